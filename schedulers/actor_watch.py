@@ -1,0 +1,114 @@
+"""Which process holds devices, for which trial, on whose grant."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+
+from schedulers.meter import Holding, Phase
+from schedulers.tune_internals import LiveActor, kill, live_actors
+
+
+@dataclass(frozen=True)
+class _Owner:
+    trial: str
+    grant: str
+
+
+class ActorWatch:
+    """Follows Tune's processes from birth to death, so that every one of them is always on somebody's grant.
+
+    An idle or stopping process stays on the grant of the trial that it worked for last.
+
+    Args:
+        device: The budgeted device by Ray's name, ``CPU`` or ``GPU``.
+        grant_of: The grant that a trial holds now, by the trial's id.
+    """
+
+    def __init__(self, device: str, grant_of: Callable[[str], str | None]) -> None:
+        self._device = device
+        self._grant_of = grant_of
+        self._owners: dict[Any, _Owner] = {}
+        self._live: dict[str, LiveActor] = {}
+        self._killed: set[Any] = set()
+
+    def look(self, controller: TuneController) -> tuple[dict[str, Holding], list[str]]:
+        """Take a look at the processes.
+
+        Returns:
+            What each live process holds, by a key of its own, idle ones first in order of use; and the grants on
+            which no process runs any more.
+        """
+        before, self._live = self._live, {}
+        held: dict[str, Holding] = {}
+        for actor in live_actors(controller):
+            key = str(actor.key.actor_id)
+            if actor.trial is not None:
+                name = actor.trial.trial_id
+                grant = self._grant_of(name)
+                if grant is not None:
+                    self._owners[key] = _Owner(name, grant)
+            owner = self._owners.get(key)
+            if owner is None:
+                continue
+            self._live[key] = actor
+            held[key] = Holding(owner.trial, owner.grant, actor.resources.get(self._device, 0.0), _phase(actor))
+        in_use = {holding.grant for holding in held.values()}
+        gone = [self._owners.pop(key).grant for key in before if key not in self._live]
+        return held, [grant for grant in gone if grant not in in_use]
+
+    def idle_grants(self, held: dict[str, Holding]) -> list[str]:
+        """The grants of idle processes, the one that Tune uses next first."""
+        return [held[key].grant for key, actor in self._live.items() if actor.idle]
+
+    def hand_over(self, trial: str, grant: str) -> None:
+        """The idle process that Tune uses next now runs on this grant of this trial."""
+        key = next(key for key, actor in self._live.items() if actor.idle)
+        self._owners[key] = _Owner(trial, grant)
+
+    def at_work(self, held: dict[str, Holding]) -> list[str]:
+        """The trials of the processes that are not idle, one name for each."""
+        return [held[key].trial for key, actor in self._live.items() if not actor.idle]
+
+    def kill(self, controller: TuneController, keys: Iterable[str]) -> list[str]:
+        """Kill processes that are not being killed yet; returns the trials that they worked for."""
+        killed = []
+        for key in keys:
+            if key not in self._killed:
+                self._killed.add(key)
+                kill(controller, self._live[key])
+                killed.append(self._owners[key].trial)
+        return killed
+
+
+def _phase(actor: LiveActor) -> Phase:
+    trial = actor.trial
+    if trial is None:
+        return "idle" if actor.idle else "setup"
+    if trial.is_saving:
+        return "checkpoint"
+    return "train" if trial.status == Trial.RUNNING and not trial.is_restoring else "setup"
+
+
+class NodeWatch:
+    """How many trials fit the live nodes, asked at most once a second."""
+
+    def __init__(self) -> None:
+        self._asked = -1e9
+        self._nodes: list[dict[str, float]] = []
+
+    def slots(self, needs: dict[str, float]) -> int:
+        """How many processes with these resources fit all live nodes together, node by node."""
+        now = time.monotonic()
+        if now - self._asked > 1.0:
+            self._asked = now
+            self._nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+        wanted = {name: amount for name, amount in needs.items() if amount > 0}
+        fits = [min(node.get(name, 0.0) / amount for name, amount in wanted.items()) for node in self._nodes]
+        return sum(int(count + 1e-9) for count in fits)

@@ -1,0 +1,118 @@
+"""What an allocator sees of a sweep and what it answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from schedulers.sweep_state import SearchRecord
+
+SLICE_MARGIN = 1.1
+"""What a slice may take, over the time that its epochs took lately: a grant must cover a slow epoch too."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one grant lets a search do.
+
+    Attributes:
+        search: The search's id; None asks for a new search.
+        epochs: Epochs that it runs from where it stands, at least 1.
+        horizon: The epochs that it is told to expect over its whole life; None as long as no epoch was measured.
+        why: A word for the journal: measure, new, continue, promote, endgame, share.
+    """
+
+    search: str | None
+    epochs: int
+    horizon: int | None
+    why: str
+
+    def __post_init__(self) -> None:
+        assert self.epochs >= 1, f"a slice of {self.epochs} epochs"
+
+
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep at the moment when a slot is free.
+
+    Attributes:
+        budget: Device-seconds in all.
+        spent: Device-seconds held so far.
+        free: Device-seconds that a grant for this slot may have.
+        slots: How many trials can run now.
+        devices: Budgeted devices that one trial holds.
+        full_horizon: Epochs of a full search; None until an epoch was measured.
+        epoch_seconds: Wall seconds of an epoch of a search that has none of its own yet; None until measured.
+        overhead_seconds: Wall seconds of a grant that are not for stepping: set-up, checkpoint, grace.
+        waiting: The searches that could run now: unfinished, paused, and no process still at work on them.
+        searches: How many searches there are in all.
+        ended: Those that are finished or failed.
+        spent_on: Device-seconds that a search has held.
+        more_searches: Whether a new search can be had.
+        horizon_told: Whether searches are told their horizon, and so can be given another one.
+    """
+
+    budget: float
+    spent: float
+    free: float
+    slots: int
+    devices: float
+    full_horizon: int | None
+    epoch_seconds: float | None
+    overhead_seconds: float
+    waiting: Sequence[SearchRecord]
+    searches: int
+    ended: Sequence[SearchRecord]
+    spent_on: Callable[[SearchRecord], float]
+    more_searches: bool
+    horizon_told: bool
+
+    def epoch_of(self, search: SearchRecord | None) -> float | None:
+        """Wall seconds that an epoch of a search took lately (None: of a new one); None if nobody knows."""
+        if search is not None and search.epoch_seconds:
+            return sorted(search.epoch_seconds)[len(search.epoch_seconds) // 2]
+        return self.epoch_seconds
+
+    def affordable(self, search: SearchRecord | None) -> int:
+        """Whole epochs that a grant of all the free device-seconds buys; 0 if none, 1 if nobody knows their length."""
+        return self.epochs_within(search, self.free / self.devices, SLICE_MARGIN)
+
+    def epochs_within(self, search: SearchRecord | None, wall_seconds: float, margin: float = 1.0) -> int:
+        """Whole epochs that fit so many wall seconds of one slot, one grant's overhead included."""
+        stepping = wall_seconds - self.overhead_seconds
+        epoch = self.epoch_of(search)
+        if stepping <= 0:
+            return 0
+        return 1 if epoch is None else int(stepping / (margin * max(epoch, 1e-9)))
+
+    @property
+    def wall_seconds_left(self) -> float:
+        """Wall seconds that the rest of the budget keeps all slots running."""
+        return (self.budget - self.spent) / (self.slots * self.devices)
+
+
+class Allocator(ABC):
+    """The rule that says which search gets the next grant.
+
+    It is told every ranked report (also those of earlier runs, in a replay) and asked whenever a slot is free. It
+    must be a function of what it was told and shown: no clock, no random numbers.
+    """
+
+    @abstractmethod
+    def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
+        """Take note of a value; called by the core for every ranked report, in order.
+
+        Args:
+            search: The search that reported.
+            epochs: The whole epochs after which it did.
+            value: The value; larger is better under every mode (the core turns the sign for ``min``).
+        """
+
+    @abstractmethod
+    def next_slice(self, sweep: SweepView) -> Slice | None:
+        """The slice that the free slot should run; called by the core at most once for each change of the sweep.
+
+        Returns:
+            A slice that fits ``sweep.free``, or None when nothing fits that is worth running.
+        """

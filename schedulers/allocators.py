@@ -1,0 +1,210 @@
+"""The rules that spend a budget: asynchronous halving with endgame, and equal shares."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Sequence
+
+from schedulers.allocation import Allocator, Slice, SweepView
+from schedulers.sweep_state import SearchRecord
+
+ENDGAME_START = 0.4
+"""The endgame begins when the wall-clock left falls below this share of one full search."""
+
+SLICE_SHARE = 0.25
+"""Share of the full horizon that a slice runs where no rung ends it."""
+
+_REPLAN_MARGIN = 1.05
+"""A horizon that is to be reached must leave a little for epochs that turn out slower."""
+
+
+def rungs_of_horizon(horizon: int, fractions: Sequence[float]) -> list[int]:
+    """Epochs at which searches of one full horizon are compared.
+
+    Never below 2 epochs: at p = 1 neither k nor lambda has had any effect, and ranking there is noise.
+
+    Args:
+        horizon: Epochs of a full search, at least 1.
+        fractions: Shares of the horizon, in (0, 1).
+
+    Returns:
+        The rungs, rising, all below the horizon; empty for horizons of 1 and 2.
+    """
+    return sorted({max(2, round(horizon * fraction)) for fraction in fractions} - set(range(horizon, horizon + 3)))
+
+
+def geometric_rungs(grace_period: int, eta: int, max_t: int) -> list[int]:
+    """The rungs of ASHA (Li et al. 2020): grace_period, grace_period * eta, ... below max_t epochs."""
+    count = math.ceil(math.log(max(1.0, max_t / grace_period), eta)) + 1
+    return [rung for power in range(count) if (rung := grace_period * eta**power) < max_t]
+
+
+class AsyncHalving(Allocator):
+    """Asynchronous halving over rungs, with an endgame.
+
+    A search runs from rung to rung. At a rung it goes on if it is among the best ``1 / eta`` of those that have been
+    there; else it is paused, and goes on later if enough worse ones have come by. The rule for the end (no new search;
+    the best ones finish, each annealing over just what its slot can still run) is ours.
+
+    Args:
+        fractions: Rungs as shares of the full horizon, where a horizon is told.
+        eta: One in ``eta`` goes on, at least 2.
+        continue_at_once: Whether a search that is the best at its rung so far goes on though fewer than ``eta`` have
+            been there: it keeps its slot. Otherwise it waits for them (queued promotion).
+        rungs: Fixed rungs in epochs, in place of ``fractions``.
+
+    Raises:
+        ValueError: If a fraction lies outside (0, 1) or eta is below 2.
+
+    References:
+        Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
+    """
+
+    def __init__(
+        self,
+        fractions: Sequence[float] = (0.25, 0.5),
+        eta: int = 3,
+        continue_at_once: bool = True,
+        rungs: Sequence[int] | None = None,
+    ) -> None:
+        if eta < 2:
+            raise ValueError(f"eta is {eta}, but must be 2 or more: one search in eta goes on at a rung")
+        wrong = [fraction for fraction in fractions if not 0 < fraction < 1]
+        if wrong:
+            raise ValueError(f"a rung at {wrong[0]} of the horizon: rungs are shares in (0, 1), such as 0.25")
+        self._fractions = tuple(fractions)
+        self._eta = eta
+        self._continue_at_once = continue_at_once
+        self._fixed = None if rungs is None else sorted(rungs)
+        self._best: dict[str, float] = {}
+        self._at: dict[int, list[tuple[float, int, str]]] = {}
+        self._rungs: list[int] = []
+        self._horizon: int | None = None
+
+    def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
+        """Enter a value at its rung (before the plan: at its epoch, as no rung is known yet)."""
+        self._best[search.id] = max(value, self._best.get(search.id, -math.inf))
+        if self._horizon is not None and epochs not in self._rungs:
+            return
+        entered = self._at.setdefault(epochs, [])
+        if all(name != search.id for _, _, name in entered):
+            insort(entered, (-value, search.index, search.id))
+
+    def next_slice(self, sweep: SweepView) -> Slice | None:
+        """Endgame, then what may go on (the highest rung first), then a new search."""
+        if sweep.full_horizon is None:
+            return self._measure(sweep)
+        if sweep.full_horizon != self._horizon:
+            self._horizon = sweep.full_horizon
+            self._rungs = self._fixed or rungs_of_horizon(sweep.full_horizon, self._fractions)
+            self._at = {epochs: entered for epochs, entered in self._at.items() if epochs in self._rungs}
+        if self._in_endgame(sweep):
+            return self._endgame(sweep)
+        for search in sorted(filter(self._goes_on, sweep.waiting), key=lambda search: (-search.epochs, search.index)):
+            epochs = min(self._to_border(search.epochs), sweep.affordable(search))
+            if epochs >= 1:
+                return Slice(search.id, epochs, sweep.full_horizon, "continue")
+        affordable = sweep.affordable(None)
+        if sweep.more_searches and affordable >= 1:
+            return Slice(None, min(self._to_border(0), affordable), sweep.full_horizon, "new")
+        return None
+
+    def _goes_on(self, search: SearchRecord) -> bool:
+        """Whether a search is below the end and either between two rungs or among the best at its rung."""
+        if self._horizon is None:
+            return False
+        if search.epochs >= (search.horizon or self._horizon):
+            return False
+        if search.epochs not in self._rungs:
+            return True
+        entered = self._at.get(search.epochs, [])
+        allowed = len(entered) // self._eta
+        if self._continue_at_once:
+            allowed = max(1, allowed)
+        return any(name == search.id for _, _, name in entered[:allowed])
+
+    def _measure(self, sweep: SweepView) -> Slice | None:
+        """Before the first epoch is known: one epoch of a new search for each slot, or of one that was cut short."""
+        for search in sweep.waiting:
+            if search.epochs == 0 and sweep.affordable(search) >= 1:
+                return Slice(search.id, 1, None, "measure")
+        if sweep.more_searches and sweep.affordable(None) >= 1:
+            return Slice(None, 1, None, "measure")
+        return None
+
+    def _to_border(self, epochs: int) -> int:
+        """Epochs from here to the next rung, or to the full horizon."""
+        assert self._horizon is not None, "rungs are asked for before a horizon is known"
+        return next(rung for rung in [*self._rungs, self._horizon, epochs + 1] if rung > epochs) - epochs
+
+    def _in_endgame(self, sweep: SweepView) -> bool:
+        epoch = sweep.epoch_of(None)
+        assert self._horizon is not None, "the endgame is asked for before a horizon is known"
+        return epoch is not None and sweep.wall_seconds_left < ENDGAME_START * self._horizon * epoch
+
+    def _endgame(self, sweep: SweepView) -> Slice | None:
+        """The best unfinished search that can still do an epoch, its horizon cut to what its slot can run."""
+        full = sweep.full_horizon
+        assert full is not None, "the endgame begins after the plan"
+        waiting = [search for search in sweep.waiting if search.epochs < (search.horizon or full)]
+        for search in sorted(waiting, key=lambda s: (-self._best.get(s.id, -math.inf), s.index)):
+            whole = search.horizon or full
+            reach = min(
+                sweep.epochs_within(search, sweep.wall_seconds_left, _REPLAN_MARGIN),
+                sweep.affordable(search),
+                whole - search.epochs,
+            )
+            if reach >= 1:
+                epochs = min(reach, math.ceil(SLICE_SHARE * full))
+                return Slice(search.id, epochs, search.epochs + reach if sweep.horizon_told else whole, "endgame")
+        reach = min(full, sweep.affordable(None))
+        if not waiting and sweep.more_searches and reach >= 2:
+            return Slice(None, reach, reach if sweep.horizon_told else full, "endgame")
+        return None
+
+
+class EqualShare(Allocator):
+    """The papers' own rule: every search has an equal share of the budget and anneals over what its share buys.
+
+    The horizon is planned again before every slice from what is left of the share, so that the whole share is used
+    and the last epoch has p = k. With one search this is NASIB as published (Singh et al. 2019, section 3.1).
+
+    Args:
+        searches: How many searches share the budget, at least 1.
+
+    Raises:
+        ValueError: If ``searches`` is below 1.
+    """
+
+    def __init__(self, searches: int) -> None:
+        if searches < 1:
+            raise ValueError(f"searches is {searches}, but at least 1 search must share the budget")
+        self._searches = searches
+
+    def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
+        """Values decide nothing here."""
+
+    def next_slice(self, sweep: SweepView) -> Slice | None:
+        """The oldest search that waits, then a new one."""
+        for search in sweep.waiting:
+            if planned := self._plan(sweep, search):
+                return planned
+        if sweep.searches < self._searches and sweep.more_searches:
+            return self._plan(sweep, None)
+        return None
+
+    def _plan(self, sweep: SweepView, search: SearchRecord | None) -> Slice | None:
+        """A quarter of the horizon that the rest of a search's share buys; None if that is no epoch."""
+        name, done, held = (None, 0, 0.0) if search is None else (search.id, search.epochs, sweep.spent_on(search))
+        affordable = sweep.affordable(search)
+        if affordable < 1:
+            return None
+        if sweep.epoch_of(search) is None:
+            return Slice(name, 1, None, "measure")
+        gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
+        share = (sweep.budget - gone) / max(1, self._searches - len(sweep.ended)) - held
+        reach = min(sweep.epochs_within(search, share / sweep.devices, _REPLAN_MARGIN), affordable)
+        if reach < 1:
+            return None
+        return Slice(name, min(reach, math.ceil(SLICE_SHARE * (done + reach))), done + reach, "share")

@@ -1,0 +1,41 @@
+"""Ctrl-C and SIGTERM: end a sweep with everything saved."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Notes the first SIGINT or SIGTERM to the driver; the second one is left to whoever handled it before.
+
+    Attributes:
+        wanted: Whether the sweep should stop now, saving what runs.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        """Begin to listen; outside of the main thread signals cannot be listened to, and nothing is done."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+
+    def remove(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        logger.warning("stopping: running trials finish their batch and are saved; the same signal again stops at once")
+        self.wanted = True
+        self.remove()

@@ -1,0 +1,139 @@
+"""The accounts of a sweep: who was promised how much device-time, who held it, and as what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+KINDS = ("setup", "train", "checkpoint", "idle", "lost", "select")
+"""What device-time is held for; every charge is of exactly one kind, so that kinds sum to what was held."""
+
+ROUNDING = 1e-6
+"""Device-seconds by which sums of floats may differ without meaning anything."""
+
+
+@dataclass
+class Grant:
+    """Device-seconds promised to one trial, all-in, and how much of them it has held so far.
+
+    Attributes:
+        trial: The trial's id.
+        amount: Device-seconds promised.
+        charged: Device-seconds held under this grant; above ``amount`` only if a kill came late.
+    """
+
+    trial: str
+    amount: float
+    charged: float = 0.0
+
+    @property
+    def left(self) -> float:
+        """Device-seconds still promised, never below zero."""
+        return max(0.0, self.amount - self.charged)
+
+
+def _no_kinds() -> dict[str, float]:
+    return dict.fromkeys(KINDS, 0.0)
+
+
+@dataclass
+class Ledger:
+    """Budget, open grants and charges; changed only by :meth:`apply`, so that a replay gives the same balances.
+
+    The invariant is ``spent + granted <= budget`` whenever a grant is booked.
+
+    Attributes:
+        budget: Device-seconds that the whole sweep may hold.
+        spent_by_kind: Device-seconds held, by kind.
+        spent_by_trial: The same for each trial.
+        unsaved: For each trial, what it held since its last checkpoint, by kind: what a crash would lose.
+        grants: The open grants, by id.
+    """
+
+    budget: float = 0.0
+    spent_by_kind: dict[str, float] = field(default_factory=_no_kinds)
+    spent_by_trial: dict[str, dict[str, float]] = field(default_factory=dict)
+    unsaved: dict[str, dict[str, float]] = field(default_factory=dict)
+    grants: dict[str, Grant] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> float:
+        """Device-seconds held so far."""
+        return sum(self.spent_by_kind.values())
+
+    @property
+    def granted(self) -> float:
+        """Device-seconds promised and not held yet."""
+        return sum(grant.left for grant in self.grants.values())
+
+    @property
+    def free(self) -> float:
+        """Device-seconds neither held nor promised; below zero only after a kill that came too late."""
+        return self.budget - self.spent - self.granted
+
+    def apply(self, record: Mapping[str, Any]) -> None:
+        """Fold one journal record into the accounts; records of other events are ignored.
+
+        A charge whose grant is already closed (a late event) is still device-time held and is counted as such.
+
+        Args:
+            record: A record with ``event`` one of budget, grant, charge, relabel, release, checkpoint.
+
+        Raises:
+            AssertionError: If a grant is booked that the budget does not cover, or a kind is unknown.
+        """
+        match record["event"]:
+            case "budget":
+                self.budget = float(record["device_seconds"])
+            case "grant":
+                self._book(record["grant"], record["trial"], float(record["amount"]))
+            case "charge":
+                self._charge(record["grant"], record["trial"], record["kind"], float(record["amount"]))
+            case "relabel":
+                self._relabel(record["trial"], record["from"], record["to"], float(record["amount"]))
+            case "release":
+                self.grants.pop(record["grant"], None)
+            case "checkpoint":
+                self.unsaved.pop(record["trial"], None)
+
+    def _book(self, grant: str, trial: str, amount: float) -> None:
+        assert amount > 0, f"a grant of {amount} device-seconds to trial {trial} buys nothing"
+        assert amount <= self.free + ROUNDING, (
+            f"a grant of {amount:.3f} device-seconds exceeds the {self.free:.3f} that are free"
+        )
+        assert grant not in self.grants, f"grant {grant} is booked already"
+        self.grants[grant] = Grant(trial, amount)
+
+    def _charge(self, grant: str, trial: str, kind: str, amount: float) -> None:
+        assert kind in KINDS, f"{kind!r} is none of the kinds {KINDS}"
+        assert amount >= 0, f"a charge of {amount} device-seconds would give budget back"
+        if grant in self.grants:
+            self.grants[grant].charged += amount
+        self.spent_by_kind[kind] += amount
+        by_kind = self.spent_by_trial.setdefault(trial, {})
+        by_kind[kind] = by_kind.get(kind, 0.0) + amount
+        unsaved = self.unsaved.setdefault(trial, {})
+        unsaved[kind] = unsaved.get(kind, 0.0) + amount
+
+    def _relabel(self, trial: str, source: str, target: str, amount: float) -> None:
+        assert source in KINDS, f"{source!r} is none of the kinds {KINDS}"
+        assert target in KINDS, f"{target!r} is none of the kinds {KINDS}"
+        by_trial = self.spent_by_trial.setdefault(trial, {})
+        for accounts in (self.spent_by_kind, by_trial):
+            accounts[source] = accounts.get(source, 0.0) - amount
+            accounts[target] = accounts.get(target, 0.0) + amount
+        unsaved = self.unsaved.setdefault(trial, {})
+        unsaved[source] = max(0.0, unsaved.get(source, 0.0) - amount)
+        if target != "lost":
+            unsaved[target] = unsaved.get(target, 0.0) + amount
+
+    def to_json(self) -> dict[str, Any]:
+        """The accounts as plain data, for a snapshot."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Ledger:
+        """The accounts that :meth:`to_json` wrote."""
+        grants = {name: Grant(**grant) for name, grant in data["grants"].items()}
+        return cls(**{**data, "grants": grants})

@@ -1,0 +1,230 @@
+"""What a sweep has come to: the fold of its journal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from schedulers.ledger import Ledger
+
+SearchStatus = Literal["running", "paused", "finished", "failed"]
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """A checkpoint that is on disk.
+
+    Attributes:
+        path: Its folder, relative to the sweep's.
+        epochs: Whole epochs that it holds.
+        iteration: Tune's ``training_iteration`` at which it was taken.
+    """
+
+    path: str
+    epochs: int
+    iteration: int
+
+
+@dataclass
+class SearchRecord:
+    """One search (one Tune trial) as the journal tells it.
+
+    Attributes:
+        id: The trial's id, also the name of its folder.
+        index: 0 for the first search of the sweep, 1 for the second, ...
+        config: The trial's configuration as it was suggested, without horizon and slice.
+        state: ``running`` while it holds a grant, else ``paused``, ``finished`` or ``failed``.
+        epochs: Whole epochs done that have not been lost.
+        target: Epochs at which its present slice ends.
+        horizon: Epochs that it may expect over its whole life; None as long as no epoch was measured.
+        curve: (epochs, value) of every ranked report, in order of epochs.
+        epoch_seconds: Wall seconds of its latest whole epochs (at most three), the newest last.
+        slowest_seconds: Wall seconds of its slowest epoch.
+        latest: The metrics of its last report.
+        best_value: The best ranked value so far, and ``best_metrics`` the report that had it.
+        checkpoints: Its newest checkpoints, oldest first.
+        failures: Failures in a row without a new checkpoint.
+        grant: The grant that it holds, if any.
+        why: Why it is in its state, in words.
+    """
+
+    id: str
+    index: int
+    config: dict[str, Any]
+    state: SearchStatus = "paused"
+    epochs: int = 0
+    target: int = 0
+    horizon: int | None = None
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    epoch_seconds: list[float] = field(default_factory=list)
+    slowest_seconds: float = 0.0
+    latest: dict[str, Any] = field(default_factory=dict)
+    best_value: float | None = None
+    best_metrics: dict[str, Any] = field(default_factory=dict)
+    checkpoints: list[CheckpointRecord] = field(default_factory=list)
+    failures: int = 0
+    grant: str | None = None
+    why: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it could go on."""
+        return self.state in ("running", "paused")
+
+    def value_at(self, epochs: int) -> float | None:
+        """The ranked value reported after exactly so many epochs, if there was one."""
+        return next((value for at, value in reversed(self.curve) if at == epochs), None)
+
+
+_KEPT_CHECKPOINTS = 2
+
+
+@dataclass
+class SweepState:
+    """The fold of a sweep's journal; the same records give the same state, and a record applied twice counts once.
+
+    Attributes:
+        ledger: The accounts.
+        searches: Every search by id, in the order in which they were made.
+        settings: What the sweep's first record said: device, metric, mode, versions, configuration, ...
+        mode: ``max`` or ``min``.
+        epoch_device_seconds: Device-seconds of the sweep's first whole epoch; None until one was measured.
+        full_horizon: The horizon that every search is told; None until an epoch was measured.
+        boot_seconds: The longest wall seconds from a booked grant to the first step of a new process.
+        save_seconds: The longest wall seconds that a checkpoint took.
+        runs: How many drivers have worked on the sweep.
+        booked: How many grants were booked, ever; numbers the next one.
+        end: How the newest run ended (``finished``, ``interrupted``, ``failed``); empty while it goes on.
+        end_why: Why, in words.
+        last_number: The number of the newest record folded in.
+        first_time: Unix seconds of the first record; ``last_time`` of the newest.
+    """
+
+    ledger: Ledger = field(default_factory=Ledger)
+    searches: dict[str, SearchRecord] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    mode: str = "max"
+    epoch_device_seconds: float | None = None
+    full_horizon: int | None = None
+    boot_seconds: float | None = None
+    save_seconds: float | None = None
+    runs: int = 0
+    booked: int = 0
+    end: str = ""
+    end_why: str = ""
+    last_number: int = -1
+    first_time: float = 0.0
+    last_time: float = 0.0
+
+    @classmethod
+    def replay(cls, snapshot: Mapping[str, Any] | None, records: Iterable[Mapping[str, Any]]) -> SweepState:
+        """The state that a snapshot (None: the empty state) and the records after it give."""
+        state = cls() if snapshot is None else cls.from_json(snapshot)
+        for record in records:
+            state.apply(record)
+        return state
+
+    def apply(self, record: Mapping[str, Any]) -> None:
+        """Fold one journal record in; one that was folded in before changes nothing."""
+        if record["number"] <= self.last_number:
+            return
+        self.last_number = record["number"]
+        self.first_time = self.first_time or float(record["time"])
+        self.last_time = float(record["time"])
+        self.ledger.apply(record)
+        search = self.searches.get(record.get("trial", ""))
+        match record["event"]:
+            case "sweep":
+                self.settings = dict(record)
+                self.mode = record["mode"]
+            case "run":
+                self.runs += 1
+                self.end = self.end_why = ""
+            case "plan":
+                self.epoch_device_seconds = record["epoch_device_seconds"]
+                self.full_horizon = record["full_horizon"]
+            case "timing":
+                self.boot_seconds = record.get("boot_seconds", self.boot_seconds)
+                self.save_seconds = record.get("save_seconds", self.save_seconds)
+            case "search":
+                self.searches[record["trial"]] = SearchRecord(record["trial"], record["index"], dict(record["config"]))
+            case "end":
+                self.end, self.end_why = record["state"], record["why"]
+            case "grant":
+                self.booked += 1
+                if search is not None:
+                    self._start_slice(search, record)
+            case "release" if search is not None:
+                if search.grant == record["grant"]:
+                    search.grant = None
+            case "report" if search is not None:
+                self._report(search, record)
+            case "checkpoint" if search is not None:
+                made = CheckpointRecord(record["path"], record["epochs"], record["iteration"])
+                search.checkpoints = [*search.checkpoints, made][-_KEPT_CHECKPOINTS:]
+                search.failures = 0
+            case "checkpoint-lost" if search is not None:
+                search.checkpoints = [kept for kept in search.checkpoints if kept.path != record["path"]]
+                search.epochs, search.why = record["epochs"], record["why"]
+            case "state" if search is not None:
+                search.state, search.why = record["state"], record["why"]
+            case "failure" if search is not None:
+                search.failures += 1
+                search.why = record["why"]
+                search.epochs = record["epochs"]
+                search.checkpoints = [kept for kept in search.checkpoints if kept.epochs <= search.epochs]
+
+    def _start_slice(self, search: SearchRecord, record: Mapping[str, Any]) -> None:
+        search.grant = record["grant"]
+        search.state, search.why = "running", record["why"]
+        search.target = search.epochs + record["epochs"]
+        if record["horizon"] is not None:
+            search.horizon = record["horizon"]
+
+    def _report(self, search: SearchRecord, record: Mapping[str, Any]) -> None:
+        search.latest = dict(record["metrics"])
+        search.epochs = record["epochs"]
+        seconds, value = record["epoch_seconds"], record["value"]
+        if seconds is not None:
+            search.epoch_seconds = [*search.epoch_seconds, seconds][-3:]
+            search.slowest_seconds = max(search.slowest_seconds, seconds)
+        if value is None:
+            return
+        while search.curve and search.curve[-1][0] >= record["epochs"]:
+            search.curve.pop()
+        search.curve.append((record["epochs"], value))
+        if self.better(value, search.best_value):
+            search.best_value, search.best_metrics = value, search.latest
+
+    def better(self, value: float, than: float | None) -> bool:
+        """Whether a value beats another (None: there is none yet) under the sweep's mode."""
+        if not math.isfinite(value):
+            return False
+        if than is None:
+            return True
+        return value > than if self.mode == "max" else value < than
+
+    @property
+    def incumbent(self) -> SearchRecord | None:
+        """The best search so far, or None before the first ranked report."""
+        best: SearchRecord | None = None
+        for search in self.searches.values():
+            if search.best_value is not None and self.better(search.best_value, best.best_value if best else None):
+                best = search
+        return best
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as plain data, for a snapshot."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SweepState:
+        """The state that :meth:`to_json` wrote (also after a round trip through JSON text)."""
+        searches = {}
+        for name, fields in data["searches"].items():
+            checkpoints = [CheckpointRecord(**made) for made in fields["checkpoints"]]
+            curve = [(int(at), float(value)) for at, value in fields["curve"]]
+            searches[name] = SearchRecord(**{**fields, "checkpoints": checkpoints, "curve": curve})
+        return cls(**{**data, "ledger": Ledger.from_json(data["ledger"]), "searches": searches})

@@ -1,0 +1,56 @@
+"""On which terms a sweep spends its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from schedulers.budget import Budget
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the user of a BudgetScheduler decides.
+
+    Attributes:
+        budget: What all trials together may hold.
+        searches: How many full searches the budget is to buy, where a horizon is planned from it.
+        full_epochs: Epochs of a full search where none is planned: the ``max_t`` of other schedulers.
+        epochs_key: Name of the count of whole epochs in a result.
+        horizon_key: The config key by which a Trainable is told its horizon (epochs); None if it declares none.
+        slice_key: The config key by which a Trainable is told how many seconds it may step; None if it declares
+            none. One that declares it stops by itself, and on SIGTERM.
+        max_concurrent: The most trials at once; None: as many as fit the live nodes.
+        verify: Raises ValueError if the checkpoint in a local folder is damaged.
+        settings: What the journal should know of the sweep besides, as plain data.
+        own_cluster: Whether the Ray cluster ends with this driver.
+        lease_seconds: How long another driver's lease must be seen unchanged before its sweep is taken over.
+    """
+
+    budget: Budget
+    searches: int = 8
+    full_epochs: int | None = None
+    epochs_key: str = "training_iteration"
+    horizon_key: str | None = None
+    slice_key: str | None = None
+    max_concurrent: int | None = None
+    verify: Callable[[str], None] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    own_cluster: bool = True
+    lease_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("searches", "full_epochs", "max_concurrent"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}, but must be 1 or more")
+
+    def told(self, horizon: int | None, slice_seconds: float) -> dict[str, Any]:
+        """The part of a trial's configuration that tells it of its grant."""
+        told: dict[str, Any] = {}
+        if self.horizon_key is not None:
+            told[self.horizon_key] = horizon
+        if self.slice_key is not None:
+            told[self.slice_key] = slice_seconds
+        return told

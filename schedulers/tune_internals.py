@@ -1,0 +1,129 @@
+"""Everything that this project takes from Tune's and Ray's private parts, in one place.
+
+Tune has no public way to see which processes hold resources, to keep a requeued trial from starting, or to reach a
+running trial. A test fails, naming the attribute, when a version of Ray has moved one of these.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.train._internal.checkpoint_manager import _CheckpointManager
+from ray.train._internal.session import _TrainingResult
+from ray.tune import Checkpoint
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+
+@dataclass(frozen=True)
+class LiveActor:
+    """A process that holds resources.
+
+    Attributes:
+        key: Its identity.
+        trial: The Tune trial that it works for; None if it is idle or stopping.
+        resources: What it holds, by Ray's resource names.
+        idle: Whether it is kept for another trial.
+    """
+
+    key: Any
+    trial: Trial | None
+    resources: dict[str, float]
+    idle: bool
+
+
+def unwrapped(controller: Any) -> TuneController:
+    """The controller itself: some hooks are given a wrapper."""
+    return getattr(controller, "_tune_controller", controller)
+
+
+def live_actors(controller: TuneController) -> Iterator[LiveActor]:
+    """Every process that holds a placement group: booting, running, idle and stopping ones; idle ones in order of use."""
+    idle = [actor for actors in controller._actor_cache._cached_objects.values() for actor in actors]
+    live = controller._actor_manager._live_actors_to_ray_actors_resources
+    for actor in [*idle, *(actor for actor in live if actor not in idle)]:
+        if actor in live:
+            held = dict(live[actor][1].resource_request.required_resources)
+            yield LiveActor(actor, controller._actor_to_trial.get(actor), held, actor in idle)
+
+
+def kill(controller: TuneController, actor: LiveActor) -> None:
+    """Kill a process at once; Tune then sees it die, and tells the scheduler if it worked for a trial."""
+    ray.kill(controller._actor_manager._live_actors_to_ray_actors_resources[actor.key][0])
+    if actor.idle:
+        # Nothing waits for an idle actor, so that nobody would notice its death.
+        drop_idle(controller)
+
+
+def drop_idle(controller: TuneController) -> None:
+    """Stop all idle processes."""
+    controller._cleanup_cached_actors(force_all=True)
+
+
+def forget_reset(controller: TuneController, trial: Trial) -> None:
+    """Tune never starts a trial again whose process died while it was being reset, unless it forgets the reset."""
+    controller._resetting_trials.discard(trial)
+
+
+def reuse_actors(controller: TuneController) -> None:
+    """Have processes used for one trial after another, as ``TuneConfig(reuse_actors=True)`` does."""
+    controller._reuse_actors = True
+
+
+def pump(controller: TuneController, seconds: float) -> None:
+    """Wait so long at most for one event of a process and handle it."""
+    controller._actor_manager.next(timeout=seconds)
+
+
+def ask_to_stop(trial: Trial) -> bool:
+    """Send SIGTERM to a trial's process, on whatever node it is.
+
+    Returns:
+        Whether the process is known.
+    """
+    filled = trial._default_result_or_future
+    try:
+        where = ray.get(filled, timeout=1.0) if isinstance(filled, ray.ObjectRef) else filled or trial.last_result
+    except (ray.exceptions.RayError, TimeoutError):
+        return False
+    process, address = where.get("pid"), where.get("node_ip")
+    node = next((n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeManagerAddress"] == address), None)
+    if process is None or node is None:
+        return False
+    if address == ray.util.get_node_ip_address():
+        os.kill(process, signal.SIGTERM)
+        return True
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    ray.remote(os.kill).options(num_cpus=0, scheduling_strategy=there).remote(process, signal.SIGTERM)
+    return True
+
+
+def give_checkpoints(trial: Trial, checkpoints: Sequence[tuple[Checkpoint, int]]) -> None:
+    """Make these the checkpoints that a trial has.
+
+    Args:
+        trial: The trial, not running.
+        checkpoints: Each with Tune's ``training_iteration`` of it, oldest first; their folders are named as Tune
+            names them, ``checkpoint_000012``.
+    """
+    config = trial.run_metadata.checkpoint_manager.checkpoint_config
+    trial.run_metadata.checkpoint_manager = _CheckpointManager(checkpoint_config=config)
+    for checkpoint, iteration in checkpoints:
+        trial.on_checkpoint(_TrainingResult(checkpoint=checkpoint, metrics={"training_iteration": iteration}))
+        trial.storage.current_checkpoint_index = int(str(checkpoint.path).rsplit("_", 1)[1])
+
+
+def error_of(trial: Trial) -> str:
+    """The last line of a trial's newest error."""
+    try:
+        with open(trial.error_file or "") as file:
+            lines = [line.strip() for line in file if line.strip()]
+    except OSError:
+        return "its process died"
+    return lines[-1] if lines else "its process died"
