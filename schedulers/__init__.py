@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from schedulers.journal import Journal as Journal
     from schedulers.journal_replay import JournalError as JournalError
     from schedulers.journal_replay import read_journal as read_journal
-    from schedulers.ledger import Ledger as Ledger
     from schedulers.lease import Lease as Lease
     from schedulers.lease import read_lease as read_lease
+    from schedulers.ledger import Ledger as Ledger
     from schedulers.sweep_state import SearchRecord as SearchRecord
     from schedulers.sweep_state import SweepState as SweepState
     from schedulers.terms import Terms as Terms
@@ -51,7 +51,7 @@ _HOMES = {
     "read_lease": "lease",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

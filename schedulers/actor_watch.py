@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import ray
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+from schedulers.clock import Clock
 from schedulers.meter import Holding, Phase
 from schedulers.tune_internals import LiveActor, kill, live_actors
 
@@ -97,15 +98,20 @@ def _phase(actor: LiveActor) -> Phase:
 
 
 class NodeWatch:
-    """How many trials fit the live nodes, asked at most once a second."""
+    """How many trials fit the live nodes, asked at most once a second.
 
-    def __init__(self) -> None:
-        self._asked = -1e9
+    Args:
+        clock: Tells when a second has passed.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._asked = -math.inf
         self._nodes: list[dict[str, float]] = []
 
     def slots(self, needs: dict[str, float]) -> int:
         """How many processes with these resources fit all live nodes together, node by node."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now - self._asked > 1.0:
             self._asked = now
             self._nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]

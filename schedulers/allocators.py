@@ -52,7 +52,8 @@ class AsyncHalving(Allocator):
         eta: One in ``eta`` goes on, at least 2.
         continue_at_once: Whether a search that is the best at its rung so far goes on though fewer than ``eta`` have
             been there: it keeps its slot. Otherwise it waits for them (queued promotion).
-        rungs: Fixed rungs in epochs, in place of ``fractions``.
+        rungs: Fixed rungs in epochs, in place of ``fractions``; there searches are ranked by their best value so far,
+            as no common horizon makes their last values comparable.
 
     Raises:
         ValueError: If a fraction lies outside (0, 1) or eta is below 2.
@@ -89,7 +90,8 @@ class AsyncHalving(Allocator):
             return
         entered = self._at.setdefault(epochs, [])
         if all(name != search.id for _, _, name in entered):
-            insort(entered, (-value, search.index, search.id))
+            ranked = value if self._fixed is None else self._best[search.id]
+            insort(entered, (-ranked, search.index, search.id))
 
     def next_slice(self, sweep: SweepView) -> Slice | None:
         """Endgame, then what may go on (the highest rung first), then a new search."""
@@ -97,7 +99,8 @@ class AsyncHalving(Allocator):
             return self._measure(sweep)
         if sweep.full_horizon != self._horizon:
             self._horizon = sweep.full_horizon
-            self._rungs = self._fixed or rungs_of_horizon(sweep.full_horizon, self._fractions)
+            planned = rungs_of_horizon(sweep.full_horizon, self._fractions)
+            self._rungs = planned if self._fixed is None else self._fixed
             self._at = {epochs: entered for epochs, entered in self._at.items() if epochs in self._rungs}
         if self._in_endgame(sweep):
             return self._endgame(sweep)
@@ -141,7 +144,11 @@ class AsyncHalving(Allocator):
     def _in_endgame(self, sweep: SweepView) -> bool:
         epoch = sweep.epoch_of(None)
         assert self._horizon is not None, "the endgame is asked for before a horizon is known"
-        return epoch is not None and sweep.wall_seconds_left < ENDGAME_START * self._horizon * epoch
+        if epoch is None:
+            return False
+        # A foreign Trainable's full search may be longer than anything that the budget buys.
+        full_search = min(self._horizon * epoch, sweep.budget / (sweep.slots * sweep.devices))
+        return sweep.wall_seconds_left < ENDGAME_START * full_search
 
     def _endgame(self, sweep: SweepView) -> Slice | None:
         """The best unfinished search that can still do an epoch, its horizon cut to what its slot can run."""
@@ -150,11 +157,9 @@ class AsyncHalving(Allocator):
         waiting = [search for search in sweep.waiting if search.epochs < (search.horizon or full)]
         for search in sorted(waiting, key=lambda s: (-self._best.get(s.id, -math.inf), s.index)):
             whole = search.horizon or full
-            reach = min(
-                sweep.epochs_within(search, sweep.wall_seconds_left, _REPLAN_MARGIN),
-                sweep.affordable(search),
-                whole - search.epochs,
-            )
+            # At least one epoch: what is left may be too little for every slot, and still enough for this one.
+            within = max(1, sweep.epochs_within(search, sweep.wall_seconds_left, _REPLAN_MARGIN))
+            reach = min(within, sweep.affordable(search), whole - search.epochs)
             if reach >= 1:
                 epochs = min(reach, math.ceil(SLICE_SHARE * full))
                 return Slice(search.id, epochs, search.epochs + reach if sweep.horizon_told else whole, "endgame")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from schedulers.allocation import SLICE_MARGIN, Allocator, Slice, SweepView
+from schedulers.allocation import Allocator, Slice, SweepView
 from schedulers.budget import Budget, format_device_seconds
 from schedulers.clock import Clock
+from schedulers.ending import barren, ending
+from schedulers.grant_sizes import GrantSizes
 from schedulers.ledger import KINDS
 from schedulers.meter import Holding, Meter
+from schedulers.plain_data import plain
+from schedulers.rules import Rules
 from schedulers.sweep_state import SearchRecord, SearchStatus, SweepState
 
 logger = logging.getLogger(__name__)
@@ -21,12 +24,6 @@ Verdict = Literal["continue", "pause", "stop"]
 
 FLUSH_SECONDS = 1.0
 """Charges reach the disk at most so much later; grants before anything runs on them."""
-
-FAILURES_IN_A_ROW = 3
-"""So many failures of a search without a new checkpoint fail it; so many searches that never start fail the sweep."""
-
-_ROOMY_MARGIN = 1.5
-_LONGEST_GUESS = 120.0
 
 
 class RecordBook(Protocol):
@@ -37,39 +34,6 @@ class RecordBook(Protocol):
 
     def flush(self) -> None:
         """Return when all that was appended is durable."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a sweep spends by.
-
-    Attributes:
-        devices: Budgeted devices that one trial holds.
-        metric: Name of the ranked metric in a report.
-        mode: ``max`` or ``min``.
-        epochs_key: Name of the count of whole epochs in a report; Tune's count of reports unless told.
-        full_epochs: Epochs of a full search where none is planned from the budget (a foreign Trainable's max_t).
-        searches: How many full searches the budget is to buy where a horizon is planned from it.
-        horizon_told: Whether searches are told their horizon.
-        slice_told: Whether searches are told how many seconds they may step, and stop by themselves.
-        grace_seconds: The last part of every grant: what a kill may take until the device is free.
-        boot_seconds: A first guess at the wall seconds from a grant to the first step of a new process.
-        reset_seconds: The same of a process that is used again.
-        save_seconds: A first guess at the wall seconds of a checkpoint.
-    """
-
-    devices: float
-    metric: str
-    mode: str = "max"
-    epochs_key: str = "training_iteration"
-    full_epochs: int | None = None
-    searches: int = 8
-    horizon_told: bool = False
-    slice_told: bool = False
-    grace_seconds: float = 2.0
-    boot_seconds: float = 20.0
-    reset_seconds: float = 1.0
-    save_seconds: float = 1.0
 
 
 class SweepCore:
@@ -88,10 +52,11 @@ class SweepCore:
     def __init__(self, book: RecordBook, state: SweepState, allocator: Allocator, clock: Clock, rules: Rules) -> None:
         self.state = state
         self.rules = rules
-        self.more_searches = True
+        self._more_searches = True
         self._book = book
         self._allocator = allocator
         self._clock = clock
+        self._sizes = GrantSizes(rules, state)
         self._meter = Meter()
         self._pending: dict[tuple[str, str, str], float] = {}
         self._trained: dict[str, float] = {}
@@ -120,9 +85,7 @@ class SweepCore:
         """
         self._book.flush()
 
-    def enter_run(
-        self, budget: Budget, settings: Mapping[str, Any], slots: int, seconds_unseen: float
-    ) -> None:
+    def enter_run(self, budget: Budget, settings: Mapping[str, Any], slots: int, seconds_unseen: float) -> None:
         """Enter the beginning of a driver's work, and close what an earlier driver left open.
 
         Args:
@@ -138,14 +101,14 @@ class SweepCore:
         if not self.state.settings:
             known = {"metric": self.rules.metric, "mode": self.rules.mode, "devices_per_trial": self.rules.devices}
             self.append("sweep", **known, **settings)
-        if budget.device_seconds < ledger.spent + ledger.granted:
+        if ledger.budget > budget.device_seconds < ledger.spent + ledger.granted:
             spent = format_device_seconds(ledger.spent + ledger.granted, budget.device)
             raise ValueError(f"the budget {budget} is below the {spent} that are spent or promised: give more")
         if budget.device_seconds != ledger.budget:
             self.append("budget", device_seconds=budget.device_seconds, text=str(budget))
         self.append("run", slots=slots)
         for name, grant in list(ledger.grants.items()):
-            unseen = min(grant.left, seconds_unseen * self.rules.devices)
+            unseen = min(grant.left, (FLUSH_SECONDS + seconds_unseen) * self.rules.devices)
             if unseen > 0:
                 self.append("charge", grant=name, trial=grant.trial, kind="lost", amount=unseen)
             self.append("release", grant=name, trial=grant.trial, amount=grant.left)
@@ -159,6 +122,10 @@ class SweepCore:
         """Enter a new search."""
         self.append("search", trial=name, index=len(self.state.searches), config=dict(config))
         return self.state.searches[name]
+
+    def no_more_searches(self) -> None:
+        """Take note that no new search can be had."""
+        self._more_searches, self._changed = False, True
 
     # Time
 
@@ -219,12 +186,12 @@ class SweepCore:
             devices=self.rules.devices,
             full_horizon=state.full_horizon,
             epoch_seconds=max(known, default=None),
-            overhead_seconds=self._overhead(free, bool(reusable)),
+            overhead_seconds=self._sizes.overhead(free, bool(reusable)),
             waiting=[search for search in searches if search.state == "paused" and search.id not in busy],
             searches=len(state.searches),
             ended=[search for search in searches if not search.unfinished],
             spent_on=lambda search: sum(ledger.spent_by_trial.get(search.id, {}).values()),
-            more_searches=self.more_searches,
+            more_searches=self._more_searches,
             horizon_told=self.rules.horizon_told,
         )
 
@@ -240,7 +207,7 @@ class SweepCore:
             None if no slot is free, nothing fits, or nothing has changed since None was the answer.
         """
         self._slots = max(1, slots)
-        if len(busy) >= slots or self.barren:
+        if len(busy) >= slots or barren(self.state):
             return None
         asked = (slots, len(busy), len(reusable))
         if not self._changed and asked == self._asked:
@@ -268,13 +235,7 @@ class SweepCore:
         """
         if reuse is not None:
             self._release(reuse)
-        epoch = view.epoch_of(search)
-        if epoch is None:
-            amount = self._measuring_grant(view, search, share)
-        else:
-            margin = SLICE_MARGIN if piece.why in ("endgame", "share") else _ROOMY_MARGIN
-            stepping = max(piece.epochs * epoch, search.slowest_seconds) * margin
-            amount = min(view.free, view.devices * (view.overhead_seconds + stepping))
+        amount, stepping = self._sizes.size(piece, search, view, share, reuse is not None)
         name = f"g{self.state.booked}"
         self.append(
             "grant",
@@ -286,23 +247,7 @@ class SweepCore:
             why=piece.why,
         )
         self._starting[name] = (self._clock.monotonic(), reuse is not None)
-        return amount / view.devices - view.overhead_seconds
-
-    def _measuring_grant(self, view: SweepView, search: SearchRecord, share: float) -> float:
-        """Nobody knows what an epoch takes: a slot's share, but of a large budget no more than a part at first."""
-        first = max(view.budget / (4 * view.slots), _LONGEST_GUESS * view.devices)
-        return min(view.free * share, first * 2**search.failures)
-
-    def _overhead(self, free: float, reuse: bool) -> float:
-        """Wall seconds of a grant that are not for stepping; while only guessed, no more than half of what is free."""
-        rules, state = self.rules, self.state
-        boot = rules.boot_seconds if state.boot_seconds is None else state.boot_seconds * 1.25 + 0.5
-        save = rules.save_seconds if state.save_seconds is None else state.save_seconds * 1.5 + 0.2
-        # A process that is used again loads a checkpoint, which takes about what saving it took.
-        start = rules.reset_seconds + save if reuse else boot
-        known = state.boot_seconds is not None and state.save_seconds is not None
-        whole = start + save + rules.grace_seconds
-        return whole if known else min(whole, rules.grace_seconds + free / self.rules.devices / 2)
+        return stepping
 
     def _release(self, grant: str) -> None:
         if grant in self.state.ledger.grants:
@@ -328,8 +273,10 @@ class SweepCore:
         """
         search = self.state.searches[name]
         self.post()
+        metrics = plain(metrics)
         cut = self.rules.slice_told and bool(metrics.get("cut"))
-        seconds = metrics.get("epoch_seconds") if self.rules.slice_told else metrics.get("time_this_iter_s")
+        step = metrics.get("time_this_iter_s")
+        seconds = metrics.get("epoch_seconds", step) if self.rules.slice_told else step
         value = metrics.get(self.rules.metric)
         ranked = not cut and isinstance(value, (int, float)) and math.isfinite(value)
         self.append(
@@ -338,23 +285,25 @@ class SweepCore:
             epochs=int(metrics.get(self.rules.epochs_key, search.epochs + 1)),
             value=float(value) if ranked and value is not None else None,
             epoch_seconds=None if cut else seconds,
-            metrics=plain(metrics),
+            metrics=metrics,
         )
-        self._settle_training(name, float(metrics.get("time_this_iter_s") or 0.0))
+        self._settle_training(name, float(step or 0.0))
         if not cut and seconds is not None and self.state.full_horizon is None:
             self._plan(float(seconds))
         if ranked and value is not None:
             self._allocator.observe(search, search.epochs, self._score(float(value)))
-        return self._verdict(search, cut, stopping, pausable)
+        # A process that was told to stop, by whomever, has said its last.
+        leaving = stopping or cut or (self.rules.slice_told and bool(metrics.get("interrupted")))
+        return self._verdict(search, cut, leaving, pausable)
 
-    def _verdict(self, search: SearchRecord, cut: bool, stopping: bool, pausable: bool) -> Verdict:
+    def _verdict(self, search: SearchRecord, cut: bool, leaving: bool, pausable: bool) -> Verdict:
         leave: Verdict = "pause" if pausable else "stop"
         if self.complete(search) and not cut:
             return "stop"
-        if stopping or cut or search.epochs >= search.target:
+        if leaving or search.epochs >= search.target:
             return leave
         grant = self.state.ledger.grants.get(search.grant or "")
-        closing = self._overhead(0.0, reuse=True) * self.rules.devices
+        closing = self._sizes.overhead(0.0, reuse=True) * self.rules.devices
         if not self.rules.slice_told and grant is not None:
             next_step = 1.5 * search.slowest_seconds * self.rules.devices
             if grant.left < next_step + closing:
@@ -441,60 +390,14 @@ class SweepCore:
         path, epochs = search.checkpoints[-1].path, kept[-1].epochs if kept else 0
         self.append("checkpoint-lost", trial=name, path=path, epochs=epochs, why=why)
 
-    @property
-    def barren(self) -> str:
-        """The error of the newest of several searches that all failed before any reported; empty otherwise."""
-        failed = [search for search in self.state.searches.values() if search.state == "failed"]
-        if len(failed) < FAILURES_IN_A_ROW or any(search.latest for search in self.state.searches.values()):
-            return ""
-        return failed[-1].why
-
     def end(self, interrupted: bool) -> None:
         """Enter the end of this run: close all grants, and say how and why it ended."""
         for grant in list(self.state.ledger.grants):
             self.close(grant)
         self.post()
-        state, ledger = "finished", self.state.ledger
-        device = self.state.settings["device"]
-        why = f"{format_device_seconds(max(0.0, ledger.free), device)} remain, too little for another slice"
-        if interrupted:
-            state, why = "interrupted", "it was told to stop"
-        elif self.barren:
-            state, why = "failed", f"the first searches all failed before they reported anything: {self.barren}"
-        elif self.state.full_horizon is None:
-            state, why = "failed", self._too_small()
+        state, why = ending(self.state, self.rules, self._sizes.overhead(math.inf, reuse=False), interrupted)
         self.append("end", state=state, why=why)
         self.flush()
 
-    def _too_small(self) -> str:
-        """Why no epoch was completed, with the budget that would do as far as that is known."""
-        device = self.state.settings["device"]
-        budget = format_device_seconds(self.state.ledger.budget, device)
-        done = [search.latest.get("epoch_fraction") for search in self.state.searches.values()]
-        best = max((part for part in done if isinstance(part, float)), default=0.0)
-        trained = max(
-            (kinds.get("train", 0.0) + kinds.get("lost", 0.0) for kinds in self.state.ledger.spent_by_trial.values()),
-            default=0.0,
-        )
-        overhead = self._overhead(math.inf, reuse=False) * self.rules.devices
-        whole = trained / best if best > 0 else 2 * max(trained, self.state.ledger.budget)
-        needed = format_device_seconds(math.ceil(1.1 * (overhead + whole * SLICE_MARGIN)), device)
-        return f"a budget of {budget} is too small for one epoch of one search; about {needed} would do"
-
     def _score(self, value: float) -> float:
         return value if self.rules.mode == "max" else -value
-
-
-def plain(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a result that JSON can hold: numbers (not finite: None), texts, booleans, lists of such."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, float):
-            return value if math.isfinite(value) else None
-        if value is None or isinstance(value, (bool, int, str)):
-            return value
-        if isinstance(value, (list, tuple)):
-            return [convert(item) for item in value]
-        return str(value) if not hasattr(value, "item") else convert(value.item())
-
-    return {key: convert(value) for key, value in metrics.items() if not key.startswith("config/")}

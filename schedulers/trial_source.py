@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ from ray.tune.search import (
 from ray.tune.trainable import FunctionTrainable
 from ray.tune.utils.util import merge_dicts
 
-from schedulers.core import FAILURES_IN_A_ROW
+from schedulers.ending import FAILURES_IN_A_ROW
 from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.tune_internals import give_checkpoints
 
@@ -44,7 +44,7 @@ class SeesSearches(Protocol):
         """Take note of all searches, also paused, running and failed ones, in the order in which they were made."""
 
 
-class TrialSource(SearchAlgorithm):  # type: ignore[misc]
+class TrialSource(SearchAlgorithm):
     """Hands a trial to Tune only when the allocator wants one and a slot is there.
 
     Tune starts every pending trial whether its scheduler wants it or not, so the scheduler alone cannot hold a
@@ -147,11 +147,15 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
                 self._keep_searcher(searcher)
         return self._drawn
 
-    def take(self) -> Trial:
-        """Hand the peeked trial out."""
-        trial, self._drawn = self._drawn, None
-        assert trial is not None, "a trial is taken before it was peeked at"
+    def take(self) -> Trial | None:
+        """The next new trial, to be handed out now; None if there is none."""
+        trial, self._drawn = self.peek(), None
         return trial
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the wrapped algorithm has no more configurations, ever."""
+        return self._drawn is None and bool(self._inner.is_finished())
 
     def _keep_searcher(self, searcher: Searcher | None) -> None:
         if searcher is None or isinstance(searcher, SeesSearches):
@@ -216,18 +220,3 @@ def saves_checkpoints(trainable: type[Trainable]) -> bool:
     if issubclass(trainable, FunctionTrainable):
         return False
     return bool(trainable.save_checkpoint is not Trainable.save_checkpoint)
-
-
-def jsonable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that JSON can hold; the rest comes from ``param_space`` again on a resume."""
-    kept: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            kept[key] = jsonable(value)
-        elif value is None or isinstance(value, (bool, int, float, str)):
-            kept[key] = value
-        elif isinstance(value, (list, tuple)) and all(isinstance(i, (bool, int, float, str)) for i in value):
-            kept[key] = list(value)
-        elif hasattr(value, "item"):
-            kept[key] = value.item()
-    return kept

@@ -44,7 +44,7 @@ def unwrapped(controller: Any) -> TuneController:
 
 
 def live_actors(controller: TuneController) -> Iterator[LiveActor]:
-    """Every process that holds a placement group: booting, running, idle and stopping ones; idle ones in order of use."""
+    """Every process that holds a placement group, also booting and stopping ones; idle ones first, in order of use."""
     idle = [actor for actors in controller._actor_cache._cached_objects.values() for actor in actors]
     live = controller._actor_manager._live_actors_to_ray_actors_resources
     for actor in [*idle, *(actor for actor in live if actor not in idle)]:

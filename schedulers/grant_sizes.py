@@ -1,0 +1,67 @@
+"""How much a grant must be: its slice and all that comes with it."""
+
+from __future__ import annotations
+
+from schedulers.allocation import SLICE_MARGIN, Slice, SweepView
+from schedulers.rules import Rules
+from schedulers.sweep_state import SearchRecord, SweepState
+
+_ROOMY_MARGIN = 1.5
+"""While the budget is not scarce a slice may take so much longer than expected: a cut costs a pause."""
+
+_FIRST_GUESS_SECONDS = 120.0
+
+
+class GrantSizes:
+    """Sizes grants by what booting and saving took so far.
+
+    Args:
+        rules: Holds the first guesses.
+        state: Holds what was measured.
+    """
+
+    def __init__(self, rules: Rules, state: SweepState) -> None:
+        self._rules = rules
+        self._state = state
+
+    def overhead(self, free: float, reuse: bool) -> float:
+        """Wall seconds of a grant that are not for stepping; while only guessed, no more than half of what is free.
+
+        Args:
+            free: Device-seconds that the grant may have.
+            reuse: Whether an idle process takes the trial, or a new one must boot.
+        """
+        rules, state = self._rules, self._state
+        boot = rules.boot_seconds if state.boot_seconds is None else state.boot_seconds * 1.25 + 0.5
+        save = rules.save_seconds if state.save_seconds is None else state.save_seconds * 1.5 + 0.2
+        # A process that is used again loads a checkpoint, which takes about what saving it took.
+        start = rules.reset_seconds + save if reuse else boot
+        known = state.boot_seconds is not None and state.save_seconds is not None
+        whole = start + save + rules.grace_seconds
+        return whole if known else min(whole, rules.grace_seconds + free / rules.devices / 2)
+
+    def size(
+        self, piece: Slice, search: SearchRecord, view: SweepView, share: float, reuse: bool
+    ) -> tuple[float, float]:
+        """How large the grant for a slice is.
+
+        Args:
+            piece: The slice.
+            search: The search that runs it.
+            view: The view that the slice was chosen by.
+            share: Of what is free, the part that this slot may take while no epoch is known.
+            reuse: Whether an idle process takes the trial.
+
+        Returns:
+            Device-seconds of the grant, and the wall seconds of it that are for stepping.
+        """
+        epoch = view.epoch_of(search)
+        if epoch is None:
+            # Of a large budget no more than a part at first: if set-up hangs, only that is lost.
+            first = max(view.budget / (4 * view.slots), _FIRST_GUESS_SECONDS * view.devices)
+            amount = min(view.free * share, first * 2**search.failures)
+            return amount, amount / view.devices - self.overhead(amount, reuse)
+        margin = SLICE_MARGIN if piece.why in ("endgame", "share") else _ROOMY_MARGIN
+        stepping = max(piece.epochs * epoch, search.slowest_seconds) * margin
+        amount = min(view.free, view.devices * (view.overhead_seconds + stepping))
+        return amount, amount / view.devices - view.overhead_seconds

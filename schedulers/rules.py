@@ -1,0 +1,38 @@
+"""What a sweep spends by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a sweep spends by.
+
+    Attributes:
+        devices: Budgeted devices that one trial holds.
+        metric: Name of the ranked metric in a report.
+        mode: ``max`` or ``min``.
+        epochs_key: Name of the count of whole epochs in a report; Tune's count of reports unless told.
+        full_epochs: Epochs of a full search where none is planned from the budget (a foreign Trainable's max_t).
+        searches: How many full searches the budget is to buy where a horizon is planned from it.
+        horizon_told: Whether searches are told their horizon.
+        slice_told: Whether searches are told how many seconds they may step, and stop by themselves.
+        grace_seconds: The last part of every grant: what a kill may take until the device is free.
+        boot_seconds: A first guess at the wall seconds from a grant to the first step of a new process.
+        reset_seconds: The same of a process that is used again.
+        save_seconds: A first guess at the wall seconds of a checkpoint.
+    """
+
+    devices: float
+    metric: str
+    mode: str = "max"
+    epochs_key: str = "training_iteration"
+    full_epochs: int | None = None
+    searches: int = 8
+    horizon_told: bool = False
+    slice_told: bool = False
+    grace_seconds: float = 2.0
+    boot_seconds: float = 20.0
+    reset_seconds: float = 1.0
+    save_seconds: float = 1.0

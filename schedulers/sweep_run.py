@@ -1,0 +1,223 @@
+"""One driver's work on a sweep: the core, the processes that it sees, the journal that it holds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+
+from schedulers.actor_watch import ActorWatch, NodeWatch
+from schedulers.allocation import Slice, SweepView
+from schedulers.clock import Clock
+from schedulers.core import SweepCore
+from schedulers.interruption import Interruption
+from schedulers.journal import Journal, JournalWriteError
+from schedulers.lease import LeaseLostError
+from schedulers.meter import Holding
+from schedulers.sweep_state import SearchRecord, SearchStatus
+from schedulers.terms import Terms
+from schedulers.tune_internals import ask_to_stop, drop_idle, pump
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 5.0
+"""A process that idles so long with nothing to grant is stopped."""
+
+
+class SweepRun:
+    """Between Tune's controller and the core: charges what is held, books what is offered, ends what is over.
+
+    Args:
+        core: The spending.
+        journal: Held by this driver.
+        terms: The budget and how it is spent.
+        needs: The resources of one trial, by Ray's names.
+        interruption: Tells whether the user wants the sweep to stop.
+        limit: The most trials at once; None: as many as fit the live nodes.
+
+    Attributes:
+        controller: Tune's, once it has called.
+        ended: Whether the end is written; nothing may be entered after it.
+    """
+
+    def __init__(
+        self,
+        core: SweepCore,
+        journal: Journal,
+        terms: Terms,
+        needs: dict[str, float],
+        interruption: Interruption,
+        limit: int | None,
+        clock: Clock,
+    ) -> None:
+        self.core = core
+        self.controller: TuneController | None = None
+        self.ended = False
+        self._journal = journal
+        self._terms = terms
+        self._needs = needs
+        self._interruption = interruption
+        self._limit = limit
+        self._clock = clock
+        self._nodes = NodeWatch(clock)
+        self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant)
+        self._held: dict[str, Holding] = {}
+        self._active: set[str] = set()
+        self._pausing: set[str] = set()
+        self._asked: set[str] = set()
+        self._idle_since: float | None = None
+
+    def slots(self) -> int:
+        """How many trials can run now on the live nodes."""
+        fits = self._nodes.slots(self._needs)
+        return fits if self._limit is None else min(fits, self._limit)
+
+    def active(self, name: str) -> bool:
+        """Whether a trial has a grant that it has not come to rest on."""
+        return name in self._active
+
+    def busy(self) -> list[str]:
+        """One trial's name for each slot in use: those at work, and those that wait for a process."""
+        at_work = self._watch.at_work(self._held)
+        return [*at_work, *(name for name in self._active if name not in at_work)]
+
+    # Starting
+
+    def offer(self) -> tuple[Slice, SweepView] | None:
+        """The slice that a free slot should run now; if there is none, whatever should rest or end does."""
+        if not self._interruption.wanted:
+            offer = self.core.next_slice(self.slots(), self.busy(), self._watch.idle_grants(self._held))
+            if offer is not None:
+                return offer
+        self._rest()
+        return None
+
+    def book(self, piece: Slice, search: SearchRecord, view: SweepView) -> dict[str, Any]:
+        """Book the grant for a slice, durably; returns what the Trainable is told of it."""
+        self._idle_since = None
+        idle = self._watch.idle_grants(self._held)
+        share = 1.0 / max(1, view.slots - len(self.busy()))
+        seconds = self.core.book(piece, search, view, idle[0] if idle else None, share)
+        self._active.add(search.id)
+        if idle:
+            assert search.grant is not None, f"search {search.id} has no grant though one was booked"
+            self._watch.hand_over(search.id, search.grant)
+        self._flush_grant()
+        return self._terms.told(piece.horizon, seconds)
+
+    def goes_on_at_once(self, name: str) -> bool:
+        """Whether a trial at the end of its slice keeps its process; if so, its next grant is booked, durably."""
+        if self._interruption.wanted or not self.core.keep_slot(name, self.slots(), self.busy()):
+            return False
+        self._flush_grant()
+        return True
+
+    def _flush_grant(self) -> None:
+        """Nothing runs on a grant that is not on disk: wait for the disk, and guard the cap meanwhile."""
+        while True:
+            try:
+                self.core.flush()
+                return
+            except JournalWriteError as error:
+                logger.warning("%s; nothing is started before the journal can be written", error)
+                time.sleep(1.0)
+                self.tick()
+
+    # Time
+
+    def tick(self) -> None:
+        """Charge what is held, kill what has used its grant up, follow what came to rest."""
+        raw = self.controller
+        if raw is None:
+            return
+        self._held, closed = self._watch.look(raw)
+        try:
+            self.core.tick(self._held)
+            self._journal.beat()
+        except JournalWriteError as error:
+            logger.warning("%s", error)
+        except LeaseLostError:
+            self._watch.kill(raw, self._held)
+            self.ended = True
+            raise
+        for name in self._watch.kill(raw, self.core.overdue(self._held)):
+            logger.warning("trial %s was killed: its grant had only its grace left", name)
+        for grant in closed:
+            self.core.close(grant)
+        if self._pausing:
+            for trial in raw.get_trials():
+                if trial.trial_id in self._pausing and trial.status == Trial.PAUSED:
+                    self.came_to_rest(trial.trial_id, "paused", "slice ended")
+        if self._interruption.wanted:
+            self._interrupt(raw)
+
+    def pausing(self, name: str) -> None:
+        """Take note that a trial was told to pause: it comes to rest when it has saved."""
+        self._pausing.add(name)
+
+    def came_to_rest(self, name: str, state: SearchStatus, why: str) -> None:
+        """Enter that a trial is no longer at work."""
+        self._active.discard(name)
+        self._pausing.discard(name)
+        self.core.moved(name, state, why)
+
+    def _interrupt(self, raw: TuneController) -> None:
+        """Have running trials save and stop; those that have not begun are called off."""
+        for trial in list(raw.get_trials()):
+            name = trial.trial_id
+            if name not in self._active or name in self._asked:
+                continue
+            if trial.status == Trial.PENDING:
+                self.came_to_rest(name, "paused", "interrupted")
+                raw.stop_trial(trial)
+                self._watch.kill(raw, [key for key, held in self._held.items() if held.trial == name])
+            elif trial.status == Trial.RUNNING and self._terms.slice_key is not None and ask_to_stop(trial):
+                self._asked.add(name)
+
+    # The end
+
+    def _rest(self) -> None:
+        """Nothing to start: stop processes that idle for long, and end the sweep when nothing is at work."""
+        if self.busy():
+            if self.controller is None or not self._watch.idle_grants(self._held):
+                self._idle_since = None
+            else:
+                self._idle_since = self._idle_since or self._clock.monotonic()
+                if self._clock.monotonic() - self._idle_since > IDLE_SECONDS:
+                    drop_idle(self.controller)
+        elif self.slots() > 0 or self._interruption.wanted:
+            self.end()
+
+    def end(self) -> None:
+        """Wait until no process holds anything, write the end, let Tune finish."""
+        raw = self.controller
+        if raw is not None:
+            drop_idle(raw)
+            while self._held:
+                pump(raw, 0.05)
+                self.tick()
+        self.core.end(interrupted=self._interruption.wanted)
+        self._leave()
+        if raw is not None:
+            raw.search_alg.set_finished()
+            for trial in list(raw.get_trials()):
+                if trial.status in (Trial.PAUSED, Trial.PENDING):
+                    raw.stop_trial(trial)
+
+    def abandon(self, why: str) -> None:
+        """Tune's loop has ended before the sweep did: whatever was at work is lost."""
+        if self.ended:
+            return
+        self.tick()
+        for name in list(self._active):
+            self.core.crashed(name, why)
+            self.came_to_rest(name, "paused", why)
+        self.core.end(interrupted=True)
+        self._leave()
+
+    def _leave(self) -> None:
+        self.ended = True
+        self._journal.close()

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from trainables.alpha import ArchitectureParameters
+from trainables.sampling import random_stream
+from trainables.search_step import architecture_step, count_correct, weight_step
+from trainables.settings import BatchNormPlace, PairScale, SearchSettings
+from trainables.supernet import Supernet
+
+LAYERS, N = 3, 9
+
+
+def _settings(batch_norm: BatchNormPlace = "candidate") -> SearchSettings:
+    return SearchSettings(layers=LAYERS, reductions=(2,), channels=4, m=3, K=4, batch_norm=batch_norm)
+
+
+def _batch(number: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = random_stream(number, "test")
+    images = torch.randn(8, 1, 8, 8, generator=generator)
+    labels = torch.randint(5, (8,), generator=generator)
+    return images, labels, torch.rand(LAYERS, N, generator=generator).topk(2).indices
+
+
+def _state(supernet: Supernet, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    state = {name: value.clone() for name, value in supernet.state_dict().items()}
+    for name, parameter in supernet.named_parameters():
+        if (buffer := optimizer.state.get(parameter, {}).get("momentum_buffer")) is not None:
+            state[f"momentum of {name}"] = buffer.clone()
+    return state
+
+
+def _is_drawn(name: str, pairs: Tensor) -> bool:
+    """Whether a tensor belongs to a drawn candidate or to what all paths share."""
+    parts = name.removeprefix("momentum of ").split(".")
+    return not (parts[0] == "layers" and parts[2] in ("candidates", "norms")) or int(parts[3]) in pairs[int(parts[1])]
+
+
+@pytest.mark.parametrize("pair_scale", ["sum", "mean"])
+def test_a_weight_step_leaves_undrawn_weights_and_their_momentum_bit_identical(pair_scale: PairScale) -> None:
+    supernet = Supernet(_settings(), (1, 8, 8), 5)
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.1, momentum=0.9, weight_decay=3e-4)
+    for number in range(12):
+        images, labels, pairs = _batch(number)
+        before = _state(supernet, optimizer)
+        weight_step(supernet, optimizer, images, labels, pairs, pair_scale=pair_scale, gradient_clip=5.0)
+        after = _state(supernet, optimizer)
+        for name, value in after.items():
+            if _is_drawn(name, pairs):
+                assert name not in before or not torch.equal(value, before[name]), name
+            else:
+                assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(("pair_scale", "factor"), [("sum", 1.0), ("mean", 0.5)])
+def test_the_weight_pass_sums_or_averages_the_pair(pair_scale: PairScale, factor: float) -> None:
+    supernet = Supernet(_settings(), (1, 8, 8), 5)
+    images, labels, pairs = _batch(0)
+    with torch.no_grad():
+        expected = functional.cross_entropy(
+            supernet(images, pairs.tolist(), torch.full((LAYERS, 2), factor)), labels
+        )
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.1)
+    loss = weight_step(supernet, optimizer, images, labels, pairs, pair_scale=pair_scale, gradient_clip=5.0)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_the_gradient_is_clipped() -> None:
+    supernet = Supernet(_settings(), (1, 8, 8), 5)
+    images, labels, pairs = _batch(0)
+    before = _state(supernet, torch.optim.SGD([torch.zeros(1)]))
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=1.0)
+    weight_step(supernet, optimizer, images, labels, pairs, pair_scale="sum", gradient_clip=0.01)
+    moved = math.sqrt(sum(float((value - before[name]).square().sum()) for name, value in supernet.state_dict().items()))
+    assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("batch_norm", ["candidate", "layer"])
+def test_an_architecture_step_follows_the_gradient_of_eq_2_and_moves_nothing_else(batch_norm: BatchNormPlace) -> None:
+    settings = _settings(batch_norm).model_copy(update={"alpha_optimizer": "sgd", "alpha_learning_rate": 1.0, "momentum": 0})
+    supernet, parameters = Supernet(settings, (1, 8, 8), 5), ArchitectureParameters(settings)
+    parameters.alpha.copy_(torch.randn(LAYERS, N, generator=random_stream(9, "test")))
+    images, labels, pairs = _batch(1)
+    weights = {name: value.clone() for name, value in supernet.state_dict().items()}
+    alpha = parameters.alpha.clone()
+
+    # Eq. 2 by hand: softmax over all candidates but the two drawn set to minus infinity.
+    leaf = alpha.float().requires_grad_()
+    undrawn = torch.ones(LAYERS, N, dtype=torch.bool).scatter_(1, pairs, False)
+    scales = torch.softmax(leaf.masked_fill(undrawn, -torch.inf), dim=1).gather(1, pairs)
+    loss = functional.cross_entropy(supernet(images, pairs.tolist(), scales), labels)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+
+    assert float(architecture_step(supernet, parameters, images, labels, pairs)) == pytest.approx(loss.item())
+    assert torch.equal(parameters.alpha[undrawn], alpha[undrawn])
+    assert torch.allclose(parameters.alpha, alpha - gradient, atol=1e-7)
+    assert (gradient[~undrawn] != 0).all()
+    for name, value in supernet.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    assert all(parameter.grad is None for parameter in supernet.parameters())
+
+
+def test_evaluation_runs_one_unscaled_operation_a_layer() -> None:
+    supernet = Supernet(_settings(), (1, 8, 8), 5)
+    images, labels, _ = _batch(2)
+    logits = supernet(images, [(4,), (0,), (8,)])
+    correct = count_correct(supernet, images, labels, [4, 0, 8])
+    assert int(correct) == int((logits.argmax(1) == labels).sum())

@@ -1,0 +1,182 @@
+"""What a search saves, so that it goes on bit for bit: safetensors, JSON and Arrow, read without executing code.
+
+Files: ``weights.safetensors`` (the supernet), ``momentum.safetensors`` (of the weights that were ever drawn),
+``alpha_optimizer.safetensors`` (moments and steps, per entry), ``architecture.arrow`` (a row for each candidate of each
+layer: alpha, frequency, sampling probability), ``search.json`` (position, sums over the running epoch, settings) and
+``manifest.json``. Random states need no file of their own: generators are functions of the seed and the position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainables.candidates import kernel_of
+from trainables.manifest import verify_checkpoint, write_manifest
+from trainables.search import EpochResult, EpochTotals, Position, Search
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "weights.safetensors"
+MOMENTUM = "momentum.safetensors"
+ALPHA_OPTIMIZER = "alpha_optimizer.safetensors"
+ARCHITECTURE = "architecture.arrow"
+SEARCH = "search.json"
+
+
+def save_search(search: Search, directory: str | Path) -> None:
+    """Write the whole state of a search into an existing folder."""
+    folder = Path(directory)
+    _save_tensors(search.supernet.state_dict(), folder / WEIGHTS)
+    _save_tensors(_momentum(search), folder / MOMENTUM)
+    parameters = search.parameters
+    _save_tensors(
+        {
+            "first_moment": parameters.first_moment,
+            "second_moment": parameters.second_moment,
+            "steps": parameters.steps,
+        },
+        folder / ALPHA_OPTIMIZER,
+    )
+    table = architecture_table(search)
+    with pa.OSFile(str(folder / ARCHITECTURE), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    (folder / SEARCH).write_text(json.dumps(_position(search), indent=2), encoding="utf-8")
+    write_manifest(folder, (WEIGHTS, MOMENTUM, ALPHA_OPTIMIZER, ARCHITECTURE, SEARCH))
+
+
+def load_search(search: Search, directory: str | Path) -> None:
+    """Put a search into the state that was saved; then its settings' horizon is told to it.
+
+    Args:
+        search: Built from settings that agree with the saved ones in everything that gives tensors and batches their
+            meaning. Other settings may differ, with a warning: the search is then no function of its settings alone.
+        directory: What ``save_search`` wrote.
+
+    Raises:
+        ValueError: The checkpoint is damaged, or of another search.
+    """
+    folder = Path(directory)
+    verify_checkpoint(folder)
+    saved: dict[str, Any] = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
+    _check_identity(saved["identity"], _identity(search), folder)
+    _warn_of_changes(saved["settings"], _settings(search))
+
+    search.supernet.load_state_dict(load_file(folder / WEIGHTS))
+    named = dict(search.supernet.named_parameters())
+    search.optimizer.state.clear()
+    for name, momentum in load_file(folder / MOMENTUM).items():
+        buffer = torch.empty_like(named[name]).copy_(momentum)
+        search.optimizer.state[named[name]]["momentum_buffer"] = buffer
+    parameters = search.parameters
+    for name, moment in load_file(folder / ALPHA_OPTIMIZER).items():
+        getattr(parameters, name).copy_(moment)
+    with pa.memory_map(str(folder / ARCHITECTURE)) as source:
+        table = pa.ipc.open_file(source).read_all()
+        parameters.alpha.copy_(torch.tensor(table["alpha"].to_pylist(), dtype=torch.float64).view_as(parameters.alpha))
+        frequency = torch.tensor(table["frequency"].to_pylist(), dtype=torch.int64)
+        search.sampler.frequency.copy_(frequency.view_as(search.sampler.frequency))
+
+    position, totals = saved["position"], saved["totals"]
+    search.position = Position(
+        batches=position["batches"],
+        history=[(batches, horizon) for batches, horizon in position["history"]],
+        last_epoch=EpochResult(**position["last_epoch"]) if position["last_epoch"] else None,
+        best_val_accuracy=position["best_val_accuracy"],
+    )
+    search.totals = EpochTotals(
+        weight_loss=torch.full_like(search.totals.weight_loss, totals["weight_loss"]),
+        alpha_loss=torch.full_like(search.totals.alpha_loss, totals["alpha_loss"]),
+        correct=torch.full_like(search.totals.correct, totals["correct"]),
+        seconds=totals["seconds"],
+    )
+    search.tell_horizon()
+
+
+def architecture_table(search: Search) -> pa.Table:
+    """All candidates of all layers: layer (from 1), i, j (null unless a kernel), operation, alpha, frequency,
+    sampling_probability (that the layer's next first draw is this one, at the current p)."""
+    names = search.settings.search.candidate_names
+    layers = search.settings.search.layers
+    kernels = [kernel_of(name) for name in names]
+    return pa.table(
+        {
+            "layer": pa.array([layer for layer in range(1, layers + 1) for _ in names], pa.int32()),
+            "i": pa.array([kernel and kernel[1] for kernel in kernels] * layers, pa.int32()),
+            "j": pa.array([kernel and kernel[2] for kernel in kernels] * layers, pa.int32()),
+            "operation": pa.array(list(names) * layers, pa.string()),
+            "alpha": pa.array(search.parameters.alpha.flatten().tolist(), pa.float64()),
+            "frequency": pa.array(search.sampler.frequency.flatten().tolist(), pa.int64()),
+            "sampling_probability": pa.array(search.sampling_probabilities().flatten().tolist(), pa.float64()),
+        }
+    )
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def _momentum(search: Search) -> dict[str, Tensor]:
+    states = ((name, search.optimizer.state.get(parameter)) for name, parameter in search.supernet.named_parameters())
+    return {name: state["momentum_buffer"] for name, state in states if state and state["momentum_buffer"] is not None}
+
+
+def _position(search: Search) -> dict[str, Any]:
+    totals = search.totals
+    return {
+        "identity": _identity(search),
+        "settings": _settings(search),
+        "position": dataclasses.asdict(search.position),
+        "totals": {
+            "weight_loss": float(totals.weight_loss),
+            "alpha_loss": float(totals.alpha_loss),
+            "correct": int(totals.correct),
+            "seconds": totals.seconds,
+        },
+    }
+
+
+def _identity(search: Search) -> dict[str, Any]:
+    """What gives the saved tensors and the number of batches their meaning."""
+    settings = search.settings.search
+    return {
+        "candidates": list(settings.candidate_names),
+        "macro": json.loads(json.dumps(dataclasses.asdict(search.supernet.shape))),
+        "batch_norm": settings.batch_norm,
+        "batch_size": settings.batch_size,
+        "alternate": settings.alternate,
+        "data": search.data_fingerprint,
+        "splits": search.splits_fingerprint,
+    }
+
+
+def _settings(search: Search) -> dict[str, Any]:
+    """Settings that make a search what it is: neither its horizon and slice nor where its data lie."""
+    settings = search.settings.model_dump(mode="json", by_alias=True, include={"search", "data", "seed"})
+    flat: dict[str, Any] = {**settings["search"], "seed": settings["seed"]}
+    flat.update({f"data.{key}": settings["data"][key] for key in ("flip", "crop", "cutout")})
+    del flat["checkpoint_seconds"]
+    return flat
+
+
+def _check_identity(saved: dict[str, Any], own: dict[str, Any], folder: Path) -> None:
+    for key, value in saved.items():
+        if own[key] != value:
+            raise ValueError(
+                f"{folder} is the checkpoint of another search: its {key} is {value}, this one's {own[key]}; a search "
+                "goes on only with the candidates, network, data and batches that it began with"
+            )
+
+
+def _warn_of_changes(saved: dict[str, Any], own: dict[str, Any]) -> None:
+    changed = {key: (value, own.get(key)) for key, value in saved.items() if own.get(key) != value}
+    if changed:
+        logger.warning("The search goes on with other settings than it was saved with (saved, now): %s", changed)

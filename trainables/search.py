@@ -1,0 +1,317 @@
+"""One search: its whole state, advanced batch by batch. It knows no Ray, no slice and no budget."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from trainables.alpha import ArchitectureParameters
+from trainables.architecture import Architecture
+from trainables.data import BatchTransform, Dataset, make_splits
+from trainables.epoch_plan import Phase, PlannedBatch, plan_epoch
+from trainables.sampling import (
+    Sampler,
+    entropy,
+    exploiting_log_probabilities,
+    exploring_log_probabilities,
+    random_stream,
+    stream_seed,
+)
+from trainables.schedule import Schedule, cosine_learning_rate, exploration_probability
+from trainables.search_step import architecture_step, count_correct, weight_step
+from trainables.settings import TrialSettings
+from trainables.supernet import Supernet
+
+
+@dataclass
+class EpochTotals:
+    """Sums over the part of the running epoch that is done, kept on the device until the epoch ends.
+
+    Attributes:
+        weight_loss: Losses of the weight pass, each times its number of images; float64 scalar.
+        alpha_loss: The same of the architecture pass.
+        correct: Correctly classified images of the selection part; int64 scalar.
+        seconds: Wall seconds.
+    """
+
+    weight_loss: Tensor
+    alpha_loss: Tensor
+    correct: Tensor
+    seconds: float = 0.0
+
+    @classmethod
+    def zero(cls, device: torch.device) -> EpochTotals:
+        """Nothing done."""
+        return cls(
+            torch.zeros((), dtype=torch.float64, device=device),
+            torch.zeros((), dtype=torch.float64, device=device),
+            torch.zeros((), dtype=torch.int64, device=device),
+        )
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What a whole epoch measured.
+
+    Attributes:
+        train_loss: Mean loss of the weight pass.
+        architecture_loss: Mean loss of the architecture pass.
+        val_accuracy: Of the argmax network with shared weights, on the selection part.
+        val_accuracy_stderr: Its standard error, sqrt(a (1 - a) / n) for n images.
+        epoch_seconds: Wall seconds of both passes and the evaluation, over all slices.
+    """
+
+    train_loss: float
+    architecture_loss: float
+    val_accuracy: float
+    val_accuracy_stderr: float
+    epoch_seconds: float
+
+
+@dataclass
+class Position:
+    """How far a search is, without its tensors.
+
+    Attributes:
+        batches: Batches done, of all passes and epochs.
+        history: Every horizon that the search was told, as (batches done by then, horizon).
+        last_epoch: What the last whole epoch measured.
+        best_val_accuracy: Over all epochs; NaN before the first is done.
+    """
+
+    batches: int = 0
+    history: list[tuple[int, int | None]] = field(default_factory=list)
+    last_epoch: EpochResult | None = None
+    best_val_accuracy: float = math.nan
+
+
+class Search:
+    """A NASIB search: a function of its seed, its settings and its history of horizons.
+
+    Args:
+        settings: Of the trial. Its horizon is told to the schedule; its slice is not looked at.
+        dataset: The data; the test part is not read.
+        device: Where to compute. The training images are kept there.
+
+    Attributes:
+        supernet: The network.
+        optimizer: SGD over the supernet's weights, in one group.
+        parameters: alpha.
+        sampler: Policies and frequencies.
+        position: Progress.
+        totals: Of the running epoch.
+
+    Raises:
+        ValueError: Data and settings do not fit.
+    """
+
+    def __init__(self, settings: TrialSettings, dataset: Dataset, device: torch.device) -> None:
+        self.settings = settings
+        search = settings.search
+        splits = make_splits(dataset.train.labels, settings.data, settings.split_seed)
+        self.data_fingerprint = dataset.fingerprint
+        self.splits_fingerprint = _fingerprint(splits.weights, splits.alpha, splits.selection)
+        # Parts may come sorted by class; every search of a sweep evaluates on the same shuffled batches.
+        selection_order = torch.randperm(
+            len(splits.selection), generator=random_stream(settings.split_seed, "selection order")
+        )
+        self._parts = {
+            Phase.WEIGHTS: splits.weights,
+            Phase.ALPHA: splits.alpha,
+            Phase.SELECTION: splits.selection[selection_order],
+        }
+        self.plan = plan_epoch(*map(len, self._parts.values()), search.batch_size, search.alternate)
+        self._images = dataset.train.images.to(device)
+        self._labels = dataset.train.labels.to(device)
+        self._transform = BatchTransform(dataset, settings.data, device)
+        self._device = device
+
+        channels, height, width = dataset.train.images.shape[1:]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(settings.seed, "initial weights"))
+            self.supernet = Supernet(search, (channels, height, width), len(dataset.class_names))
+        self.supernet.to(device)
+        self.optimizer = torch.optim.SGD(
+            self.supernet.parameters(),
+            lr=search.learning_rate,
+            momentum=search.momentum,
+            weight_decay=search.weight_decay,
+        )
+        self.parameters = ArchitectureParameters(search)
+        self.sampler = Sampler(search.layers, len(search.candidate_names), search.lambda_)
+        self.position = Position()
+        self.totals = EpochTotals.zero(device)
+        self._orders: tuple[int, dict[Phase, Tensor]] | None = None
+        self.tell_horizon()
+
+    def tell_horizon(self) -> None:
+        """Note the settings' horizon in the history if it is news; a running epoch ends as it began."""
+        history, horizon = self.position.history, self.settings.horizon
+        if horizon != (history[-1][1] if history else None):
+            history.append((self.position.batches, horizon))
+        self.schedule = Schedule.replay(self.settings.search.anneal, history, len(self.plan))
+
+    @property
+    def epochs(self) -> int:
+        """Whole epochs done."""
+        return self.position.batches // len(self.plan)
+
+    @property
+    def in_epoch(self) -> bool:
+        """Whether an epoch has begun and not ended."""
+        return self.position.batches % len(self.plan) > 0
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch, from 1, that the last batch belonged to; 1 before any."""
+        return max(1, -(-self.position.batches // len(self.plan)))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the epochs of the horizon are done."""
+        return self.schedule.horizon is not None and not self.in_epoch and self.epochs >= self.schedule.horizon
+
+    @property
+    def clock(self) -> float:
+        """The annealing clock of the current epoch."""
+        return self.schedule.clock(self.current_epoch)
+
+    @property
+    def p(self) -> float:
+        """Probability of the exploring policy in the current epoch."""
+        return exploration_probability(self.clock, self.settings.search.k)
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the weights in the current epoch."""
+        search = self.settings.search
+        return cosine_learning_rate(self.clock, search.learning_rate, search.lr_min)
+
+    def run_batch(self) -> None:
+        """Do the next batch of the epoch's plan, whichever pass it belongs to.
+
+        Raises:
+            ValueError: The next epoch needs a horizon and none is known.
+        """
+        assert not self.finished, f"the search has done its {self.epochs} epochs"
+        self.schedule.clock(self.epochs + 1)  # Raises before anything of the epoch is done.
+        started = time.perf_counter()
+        batch = self.plan[self.position.batches % len(self.plan)]
+        self.position.batches += 1
+        if self.supernet.training == (batch.phase is Phase.SELECTION):
+            self.supernet.train(batch.phase is not Phase.SELECTION)
+        # A user's own operation may draw from torch's own generator (dropout); nothing of ours does.
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(stream_seed(self.settings.seed, "operations", self.position.batches))
+            if batch.phase is Phase.WEIGHTS:
+                self._weight_batch(batch)
+            elif batch.phase is Phase.ALPHA:
+                self._architecture_batch(batch)
+            else:
+                self._selection_batch(batch)
+        epoch_ends = not self.in_epoch
+        correct = int(self.totals.correct) if epoch_ends else 0  # Waits for the device, so that the time is all of it.
+        self.totals.seconds += time.perf_counter() - started
+        if epoch_ends:
+            self._end_epoch(correct)
+
+    def architecture(self) -> Architecture:
+        """The operation of largest alpha in each layer, as things stand."""
+        names = self.settings.search.candidate_names
+        return Architecture(tuple(names[column] for column in self._argmax().tolist()), self.supernet.shape)
+
+    def sampling_probabilities(self) -> Tensor:
+        """Probability that a layer's first draw is each candidate, p P1 + (1 - p) P2; float64 [layers, N]."""
+        explore = exploring_log_probabilities(self.sampler.frequency).exp()
+        exploit = exploiting_log_probabilities(self.parameters.alpha, self.settings.search.lambda_).exp()
+        return self.p * explore + (1 - self.p) * exploit
+
+    def alpha_entropy(self) -> float:
+        """Entropy of softmax(alpha) in nats, the mean over layers."""
+        return float(entropy(torch.log_softmax(self.parameters.alpha, dim=1)).mean())
+
+    def effective_candidates(self) -> list[float]:
+        """exp(entropy of P2) of each layer: 1 where one candidate has it all, N where all are alike."""
+        log_probabilities = exploiting_log_probabilities(self.parameters.alpha, self.settings.search.lambda_)
+        return [float(value) for value in entropy(log_probabilities).exp()]
+
+    def _weight_batch(self, batch: PlannedBatch) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        images, labels = self._images_of(batch, augment=True)
+        search = self.settings.search
+        loss = weight_step(
+            self.supernet,
+            self.optimizer,
+            images,
+            labels,
+            self._draw(),
+            pair_scale=search.pair_scale,
+            gradient_clip=search.gradient_clip,
+        )
+        self.totals.weight_loss += loss.double() * (batch.stop - batch.start)
+
+    def _architecture_batch(self, batch: PlannedBatch) -> None:
+        images, labels = self._images_of(batch, augment=False)
+        loss = architecture_step(self.supernet, self.parameters, images, labels, self._draw())
+        self.totals.alpha_loss += loss.double() * (batch.stop - batch.start)
+
+    def _selection_batch(self, batch: PlannedBatch) -> None:
+        images, labels = self._images_of(batch, augment=False)
+        self.totals.correct += count_correct(self.supernet, images, labels, self._argmax().tolist())
+
+    def _draw(self) -> Tensor:
+        generator = random_stream(self.settings.seed, "draw", self.position.batches)
+        return self.sampler.draw(self.parameters.alpha, self.p, generator)
+
+    def _argmax(self) -> Tensor:
+        ties = random_stream(self.settings.seed, "ties", self.current_epoch)
+        return self.parameters.argmax(self.sampler.frequency, ties)
+
+    def _images_of(self, batch: PlannedBatch, augment: bool) -> tuple[Tensor, Tensor]:
+        chosen = self._order(batch.phase)[batch.start : batch.stop]
+        generator = None
+        if augment:
+            generator = random_stream(
+                self.settings.seed, "augmentation", self.position.batches, device=self._device
+            )
+        return self._transform(self._images[chosen], generator), self._labels[chosen]
+
+    def _order(self, phase: Phase) -> Tensor:
+        """The epoch's order of a part of the training set, as indices on the device."""
+        epoch = self.current_epoch
+        if self._orders is None or self._orders[0] != epoch:
+            orders = {Phase.SELECTION: self._parts[Phase.SELECTION].to(self._device)}
+            for shuffled in (Phase.WEIGHTS, Phase.ALPHA):
+                generator = random_stream(self.settings.seed, f"{shuffled.value} order", epoch)
+                part = self._parts[shuffled]
+                orders[shuffled] = part[torch.randperm(len(part), generator=generator)].to(self._device)
+            self._orders = epoch, orders
+        return self._orders[1][phase]
+
+    def _end_epoch(self, correct: int) -> None:
+        weights, alpha, selection = (len(part) for part in self._parts.values())
+        accuracy = correct / selection
+        self.position.last_epoch = EpochResult(
+            train_loss=float(self.totals.weight_loss) / weights,
+            architecture_loss=float(self.totals.alpha_loss) / alpha,
+            val_accuracy=accuracy,
+            val_accuracy_stderr=math.sqrt(accuracy * (1 - accuracy) / selection),
+            epoch_seconds=self.totals.seconds,
+        )
+        if not accuracy <= self.position.best_val_accuracy:
+            self.position.best_val_accuracy = accuracy
+        self.totals = EpochTotals.zero(self._device)
+
+
+def _fingerprint(*parts: Tensor) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,140 @@
+"""The macro network: stem, layers with factorized reductions between them, head (section 4.1).
+
+It is written once: the supernet puts all candidates in each layer, a derived network one operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.architecture import Architecture, MacroShape
+from trainables.operations import build_operation
+from trainables.settings import SearchSettings
+from trainables.superkernel import Superkernel
+
+
+class FactorizedReduction(nn.Module):
+    """Max-pooling and a 2 x 2 stride-2 convolution, concatenated: half the resolution, twice the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 2, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, 2 C, H // 2, W // 2]."""
+        return torch.cat([functional.max_pool2d(x, 2), self.norm(self.convolution(x))], dim=1)
+
+
+class MacroNetwork(nn.Module):
+    """Stem 3 x 3 convolution and batch norm, layers, global average pooling, linear head.
+
+    Args:
+        shape: The network but for its layers' operations.
+        build_layer: Makes a layer from its number (from 1) and its channels.
+    """
+
+    def __init__(self, shape: MacroShape, build_layer: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.stem = nn.Sequential(
+            nn.Conv2d(shape.image_shape[0], shape.channels, 3, padding=1, bias=False), nn.BatchNorm2d(shape.channels)
+        )
+        numbers = range(1, shape.layers + 1)
+        self.reductions = nn.ModuleDict(
+            {str(number): FactorizedReduction(shape.channels_of(number) // 2) for number in shape.reductions}
+        )
+        self.layers = nn.ModuleList(build_layer(number, shape.channels_of(number)) for number in numbers)
+        self.head = nn.Linear(shape.channels_of(shape.layers), shape.classes)
+
+    def run(self, images: Tensor, run_layer: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Logits [B, classes] of images [B, C, H, W]; ``run_layer`` gets a layer's index (from 0) and its input."""
+        x: Tensor = self.stem(images.contiguous(memory_format=torch.channels_last))
+        for index in range(self.shape.layers):
+            if str(index + 1) in self.reductions:
+                x = self.reductions[str(index + 1)](x)
+            x = run_layer(index, x)
+        logits: Tensor = self.head(x.mean(dim=(2, 3)))
+        return logits
+
+
+class Supernet(MacroNetwork):
+    """The network of which every layer holds all candidates.
+
+    Its batch norms always use the batch's statistics: running ones would mix all paths and mean nothing for one.
+
+    Args:
+        settings: Candidates and macro network.
+        image_shape: (channels, height, width) of an image.
+        classes: Number of classes.
+    """
+
+    def __init__(self, settings: SearchSettings, image_shape: tuple[int, int, int], classes: int) -> None:
+        names = settings.candidate_names
+        super().__init__(
+            MacroShape(image_shape, classes, settings.layers, settings.reductions, settings.channels),
+            lambda number, channels: Superkernel(names, channels, settings.batch_norm),
+        )
+        use_batch_statistics(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor, drawn: Sequence[Sequence[int]], scales: Tensor | None = None) -> Tensor:
+        """Logits [B, classes] through the drawn candidates.
+
+        Args:
+            images: [B, C, H, W].
+            drawn: For each layer the columns of one or two candidates.
+            scales: Factors of the drawn candidates, [layers, len(drawn[0])]; None: plain sums.
+        """
+        return self.run(
+            images,
+            lambda index, x: self.layers[index](x, drawn[index], None if scales is None else scales[index]),
+        )
+
+
+class ResidualLayer(nn.Module):
+    """ReLU(x + BN(op(x))) with the one operation that a search chose."""
+
+    def __init__(self, name: str, channels: int) -> None:
+        super().__init__()
+        self.operation = build_operation(name, channels)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        return functional.relu(x + self.norm(self.operation(x)))
+
+
+class DerivedNetwork(MacroNetwork):
+    """The plain network of an architecture, with fresh weights and ordinary batch norm."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(
+            architecture.macro, lambda number, channels: ResidualLayer(architecture.operations[number - 1], channels)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes] of images [B, C, H, W]."""
+        return self.run(images, lambda index, x: self.layers[index](x))
+
+
+def build_network(architecture: Architecture) -> DerivedNetwork:
+    """The plain network of an architecture, to be trained from scratch."""
+    return DerivedNetwork(architecture)
+
+
+def use_batch_statistics(module: nn.Module) -> None:
+    """Let every batch norm inside forget its running statistics and use the batch's, in training and evaluation."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.track_running_stats = False
+            part.running_mean = part.running_var = part.num_batches_tracked = None
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable scalars."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
