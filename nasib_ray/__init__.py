@@ -5,20 +5,18 @@ Names are imported when they are first used, so that what is light stays light.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from nasib_ray.own_rooms import check_own_rooms
 from nasib_ray.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from nasib_ray.budgeted_tuner import with_budget as with_budget
     from nasib_ray.config import SweepConfig as SweepConfig
     from nasib_ray.results import Sweep as Sweep
     from nasib_ray.results import load_sweep as load_sweep
     from nasib_ray.sweep import run_sweep as run_sweep
-    from nasib_ray.with_budget import with_budget as with_budget
 
 check_own_rooms()
 
@@ -27,7 +25,7 @@ _HOMES = {
     "SweepConfig": "config",
     "load_sweep": "results",
     "run_sweep": "sweep",
-    "with_budget": "with_budget",
+    "with_budget": "budgeted_tuner",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])
@@ -41,18 +39,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """A package whose public names stay what they are when a submodule of the same name is imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in _HOMES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled by name, as every module is when a script's class that refers to it goes to a worker.
-        return import_module, (__name__,)
-
-
-sys.modules[__name__].__class__ = _Package

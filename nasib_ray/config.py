@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     BaseModel,
@@ -21,10 +22,9 @@ from pydantic import (
 )
 
 from nasib_ray.config_file import SECTIONS, read_config_file, with_overrides, with_values
-from nasib_ray.problems import Problems, keys_of, problems_of, unknown_key
+from nasib_ray.problems import Problems, keys_of, problems_of, unknown_key, wrong_value
 from nasib_ray.search_space import SearchSpace
 from schedulers.budget import Budget, Device
-from trainables.candidates import is_import_path
 from trainables.settings import DataSettings, SearchSettings
 
 DEFAULT_STORAGE = "~/nasib_ray_results"
@@ -86,7 +86,9 @@ class TrialResources(BaseModel):
         assert held.cpus is not None, "cpus were filled in"
         assert held.gpus is not None, "gpus were filled in"
         if device == "cpu" and held.gpus > 0:
-            raise ValueError(f"gpus = {held.gpus:g} under a budget of CPU time: give the budget in GPU time, or no gpus")
+            raise ValueError(
+                f"gpus = {held.gpus:g} under a budget of CPU time: give the budget in GPU time, or no gpus"
+            )
         if (held.gpus if device == "gpu" else held.cpus) == 0:
             raise ValueError(f"{device}s = 0 under a budget of {device.upper()} time: a trial must hold some of it")
         if held.gpus > 1 and held.gpus != int(held.gpus):
@@ -126,7 +128,7 @@ class SweepConfig(BaseModel):
     search: Annotated[InstanceOf[SearchSpace], BeforeValidator(_search), PlainSerializer(SearchSpace.plain)] = Field(
         default_factory=lambda: SearchSpace.parse({})
     )
-    points: tuple[dict[str, Any], ...] = Field(default=(), validate_default=True)
+    points: tuple[dict[str, Any], ...] = cast(Any, None)
     searches: Count = 8
     sampler: Literal["tpe", "random"] = "tpe"
     allocator: Literal["async-halving", "equal-share"] = "async-halving"
@@ -139,3 +141,145 @@ class SweepConfig(BaseModel):
     storage: Text = DEFAULT_STORAGE
     name: Text | None = None
     price_per_hour: Amount | None = None
+
+    def __init__(self, /, **values: Any) -> None:
+        known, problems = _known_keys(), list[str]()
+        kept: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in known[""]:
+                problems.append(unknown_key("", key, known))
+            elif key in SECTIONS and isinstance(value, Mapping):
+                problems += [unknown_key(key, str(inner), known) for inner in value if inner not in known[key]]
+                kept[key] = {inner: value[inner] for inner in value if inner in known[key]}
+            elif key not in SECTIONS or value is not None:  # A section may stand empty in a file.
+                kept[key] = value
+        try:
+            super().__init__(**kept)
+        except ValidationError as error:
+            raise Problems("\n".join([*problems, *problems_of(error, SweepConfig, kept)])) from error
+        if problems:
+            raise Problems("\n".join(problems))
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = (), **values: Any
+    ) -> SweepConfig:
+        """A configuration from a file, with keyword arguments over it, and ``key=value`` texts over these.
+
+        Args:
+            path: A YAML file. None: everything is at its default, or given otherwise.
+            overrides: Texts such as "searches=4" and "search.layers=6"; the value is YAML.
+            **values: Keys of a configuration. The keys of a section are put beside those of the file.
+
+        Raises:
+            ValueError: If the file or a text cannot be read; else with one line for each problem.
+        """
+        read = {} if path is None else read_config_file(path)
+        return cls(**with_overrides(with_values(read, values), overrides))
+
+    @field_validator("data")
+    @classmethod
+    def _anchor_paths(cls, data: DataSettings) -> DataSettings:
+        # Trials work in folders of their own, where a relative path would lead elsewhere.
+        places = {"name": data.name if _is_relative_path(data.name) else None, "root": data.root, "cache": data.cache}
+        given = {key: Path(place) for key, place in places.items() if place and not place.startswith("~")}
+        return data.model_copy(update={key: str(place.absolute()) for key, place in given.items()})
+
+    @field_validator("points", mode="before")
+    @classmethod
+    def _check_points(cls, points: Any, info: ValidationInfo) -> Any:
+        search: SearchSpace | None = info.data.get("search")
+        if search is None:
+            return ()
+        if points is None:
+            return search.default_points()
+        if not isinstance(points, (list, tuple)):
+            raise Problems(wrong_value("points", points, "a list of points, such as [{k: 0.1}, {k: 0.2}]"))
+        checked, problems = [], []
+        for place, point in enumerate(points):
+            try:
+                checked.append(search.check_point(f"points[{place}]", point))
+            except Problems as problem:
+                problems.append(str(problem))
+        if problems:
+            raise Problems("\n".join(problems))
+        return checked
+
+    @field_validator("trial")
+    @classmethod
+    def _check_trial(cls, trial: TrialResources, info: ValidationInfo) -> TrialResources:
+        if budget := info.data.get("budget"):
+            trial.under(budget.device)
+        return trial
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        if name is not None and (name.startswith(".") or "/" in name or "\\" in name):
+            raise ValueError(f"{name!r} cannot name a folder: no slashes, and no dot in front; folders go in `storage`")
+        return name
+
+    @property
+    def resources(self) -> TrialResources:
+        """What one trial holds, with cpus and gpus filled in.
+
+        Raises:
+            ValueError: If no budget was given, which decides it.
+        """
+        if self.budget is None:
+            raise Problems('there is no budget: give one, such as "1.5 gpu-days" or "20 cpu-minutes"')
+        return self.trial.under(self.budget.device)
+
+    @property
+    def stored_in_uri(self) -> bool:
+        """Whether ``storage`` is a URI, such as s3://bucket/folder, and no local folder."""
+        return _URI.match(self.storage) is not None
+
+    @property
+    def storage_path(self) -> str:
+        """``storage`` as Tune takes it: a URI as it is, a local folder absolute."""
+        return self.storage if self.stored_in_uri else str(Path(self.storage).expanduser().absolute())
+
+    def to_plain(self) -> dict[str, Any]:
+        """All keys as JSON can hold them; ``SweepConfig(**plain)`` is the same configuration again."""
+        return self.model_dump(mode="json")
+
+    def same_sweep(self, other: SweepConfig) -> list[str]:
+        """The dotted keys in which another configuration is another sweep; empty if a sweep may go on with it."""
+        device = next((config.budget.device for config in (self, other) if config.budget), None)
+        mine, theirs = self._compared(device), other._compared(device)
+        return [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
+
+    def _compared(self, device: Device | None) -> dict[str, Any]:
+        plain = self.to_plain()
+        if self.budget is not None:
+            device = self.budget.device
+        if device is not None:
+            plain["trial"] = self.trial.under(device).model_dump()
+        flat: dict[str, Any] = {}
+        for key, value in plain.items():
+            if key in SECTIONS:
+                flat.update({f"{key}.{inner}": content for inner, content in value.items()})
+            elif key not in _CHANGEABLE:
+                flat[key] = value
+        return flat
+
+
+@cache
+def _known_keys() -> dict[str, tuple[str, ...]]:
+    """The keys of every section; those of the top level under the empty name."""
+    sections: dict[str, type[BaseModel]] = {"search": SearchSettings, "data": DataSettings, "trial": TrialResources}
+    return {"": keys_of(SweepConfig), **{name: keys_of(model) for name, model in sections.items()}}
+
+
+def _is_relative_path(name: str) -> bool:
+    """Whether data.name is a path that trials could not find from their own folders."""
+    path = Path(name)
+    if path.is_absolute() or not path.exists():
+        return False
+    if len(path.parts) == 1:
+        # A word: a built-in set goes before a folder of its name. The list lies beside what imports torch.
+        from trainables.data_sources import BUILTIN_NAMES
+
+        return name not in BUILTIN_NAMES
+    return True

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped,unused-ignore]
 
 from nasib_ray.problems import Problems
 
@@ -16,7 +16,7 @@ SECTIONS = ("search", "data", "trial")
 """The keys whose values are mappings with keys of their own."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
     """Plain YAML, but a key that is given twice is an error, and 1e-3 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -25,7 +25,8 @@ class _Loader(yaml.SafeLoader):
             if key.value in seen and isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return super().construct_mapping(node, deep)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 # YAML 1.1, which PyYAML reads, takes a number with an exponent but without a point for text.
@@ -56,12 +57,13 @@ def read_config_file(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def with_values(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with further values put in: a section's keys beside those that it has, all else in place of it."""
+    """A configuration with further values put in: keys of a section beside its other ones, all else in its place."""
     result = dict(values)
     for key, value in more.items():
         before = result.get(key)
-        merges = key in SECTIONS and isinstance(before, Mapping) and isinstance(value, Mapping)
-        result[key] = {**before, **value} if merges else value
+        if key in SECTIONS and isinstance(before, Mapping) and isinstance(value, Mapping):
+            value = {**before, **value}
+        result[key] = value
     return result
 
 
@@ -83,7 +85,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
         if not (dot and section in SECTIONS):
             result[key.strip()] = value
             continue
-        before = result.get(section) or {}
+        before: Any = {} if result.get(section) is None else result[section]
         if section == "data" and isinstance(before, str):
             before = {"name": before}
         result[section] = {**before, inner: value} if isinstance(before, Mapping) else before

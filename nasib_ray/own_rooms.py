@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,10 +11,10 @@ ROOMS = ("schedulers", "trainables")
 
 
 def check_own_rooms() -> None:
-    """Make sure that the rooms that Python finds are the ones that came with this package; imports neither.
+    """Make sure that the rooms that Python finds are the ones that came with this package, and import them.
 
     The packages of one installation lie in the same folder, be it a clone, site-packages or an archive. So another
-    clone's rooms are found out as well.
+    clone's rooms are found out as well. Nothing of a foreign package is run.
 
     Raises:
         ImportError: If one is missing, or is found elsewhere; names the path that shadows it.
@@ -29,6 +30,8 @@ def check_own_rooms() -> None:
                 f"it: rename that one, or take {found.parent} off Python's path (the folder of the script or the "
                 "current folder, PYTHONPATH, or another installation)."
             )
+        # At once: what a program puts in front of Python's path later does not shadow it any more.
+        import_module(room)
 
 
 def _place(package: str) -> Path | None:

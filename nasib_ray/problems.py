@@ -9,6 +9,9 @@ from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+_BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
 
 
 class Problems(ValueError):
@@ -26,7 +29,7 @@ def rule_of(model: type[BaseModel], key: str) -> TypeAdapter[Any]:
 
     Rules between keys are not in it. The key must be one of :func:`keys_of`.
     """
-    field = next(field for name, field in model.model_fields.items() if (field.alias or name) == key)
+    field = _field(model, key)
     rule: Any = field.annotation
     for constraint in field.metadata:
         rule = Annotated[rule, constraint]
@@ -66,26 +69,30 @@ def problems_of(error: ValidationError, model: type[BaseModel], values: Mapping[
     """
     lines: dict[str, list[str]] = {}
     for detail in error.errors():
-        owner, path, value = model, list[str](), values
+        owner, path = model, list[str]()
+        value: Any = values
+        rule: TypeAdapter[Any] | None = None
         for part in detail["loc"]:
             # What follows a key may be the index of an item or pydantic's name for a member of a union.
             if not isinstance(part, str) or part not in keys_of(owner):
                 break
             path.append(part)
-            value = value.get(part, detail["input"]) if isinstance(value, Mapping) else detail["input"]
-            inner = owner.model_fields[part].annotation
+            value = value.get(part) if isinstance(value, Mapping) else None
+            rule = rule_of(owner, part)
+            inner = _field(owner, part).annotation
             if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
                 break
             owner = inner
+        assert rule is not None, f"a validation complained of no key: {detail}"
         key = ".".join(path)
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, Problems):
             lines[key] = str(cause).splitlines()
         elif isinstance(cause, ValueError):
             lines[key] = [f"{key}: {cause}"]
-        else:
+        elif key not in lines:
             # A value that no member of a union takes is one problem, though it gives one error for each of them.
-            lines.setdefault(key, [wrong_value(key, value, allowed_values(rule_of(owner, path[-1]).json_schema()))])
+            lines[key] = [wrong_value(key, value, allowed_values(rule.json_schema()))]
     return [line for found in lines.values() for line in found]
 
 
@@ -98,15 +105,24 @@ def allowed_values(schema: Mapping[str, Any]) -> str:
     match schema.get("type"):
         case "array":
             return f"a list, each item {allowed_values(schema['items'])}"
-        case "object" if "additionalProperties" in schema and schema["additionalProperties"]:
+        case "object" if schema.get("additionalProperties"):
             return f"a mapping, each value {allowed_values(schema['additionalProperties'])}"
         case "object":
             return f"a mapping with the keys {', '.join(schema.get('properties', {}))}"
         case kind:
             names = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text"}
-            bounds = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
+            bounds = {
+                "exclusiveMinimum": "above",
+                "minimum": "at least",
+                "exclusiveMaximum": "below",
+                "maximum": "at most",
+            }
             limits = [f"{words} {schema[bound]}" for bound, words in bounds.items() if bound in schema]
             return f"{names.get(str(kind), str(kind))} {' and '.join(limits)}".rstrip()
+
+
+def _field(model: type[BaseModel], key: str) -> FieldInfo:
+    return next(field for name, field in model.model_fields.items() if (field.alias or name) == key)
 
 
 def _dotted(section: str, key: str) -> str:

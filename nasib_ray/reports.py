@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import pyarrow as pa
@@ -50,8 +50,8 @@ def reports_frame(state: SweepState, records: Sequence[Mapping[str, Any]]) -> pd
     return _beside(_beside(own, metrics, "metric/"), settings, "config/").assign(**versions)
 
 
-def write_csv(frame: pd.DataFrame, file: str | os.PathLike[str]) -> None:
-    """Write a table of reports as comma-separated values, with lists as JSON.
+def write_csv(frame: pd.DataFrame, file: str | os.PathLike[str] | TextIO) -> None:
+    """Write a table of reports as comma-separated values, with lists as JSON, to a path or an open file.
 
     Raises:
         OSError: If the file cannot be written.

@@ -8,7 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pyarrow import fs
 
@@ -60,8 +60,8 @@ class Sweep:
         records = read_journal(self.filesystem, posixpath.join(self.folder, JOURNAL), from_start=True).records
         return reports_frame(self.state, [record for record in records if record["number"] <= self.state.last_number])
 
-    def to_csv(self, file: str | os.PathLike[str]) -> None:
-        """Write :meth:`dataframe` as comma-separated values; lists are JSON.
+    def to_csv(self, file: str | os.PathLike[str] | TextIO) -> None:
+        """Write :meth:`dataframe` as comma-separated values to a path or an open file; lists are JSON.
 
         Raises:
             JournalError: If the journal has been damaged since.
@@ -105,6 +105,17 @@ def load_sweep(path: str | os.PathLike[str]) -> Sweep:
     alive = lease is not None and lease.alive(time.time())
     replay = read_journal(filesystem, journal)
     return Sweep(given, SweepState.replay(replay.snapshot, replay.records), alive, filesystem, folder)
+
+
+def sweep_exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a sweep in a folder, or at a URI.
+
+    Raises:
+        ValueError: If it is a URI that names no kind of storage.
+        OSError: If it cannot be read.
+    """
+    filesystem, folder = _locate(os.fspath(path))
+    return bool(filesystem.get_file_info(fs.FileSelector(posixpath.join(folder, JOURNAL), allow_not_found=True)))
 
 
 def _locate(given: str) -> tuple[fs.FileSystem, str]:

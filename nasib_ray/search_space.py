@@ -127,7 +127,8 @@ class SearchSpace:
                 elif kind in _CHOICES:
                     axes[key] = _choice(key, kind, value[kind])
                 else:
-                    fixed[key] = _checked(f"search.{key}", key, value, f", or tuned as in {_SYNTAX}")
+                    hint = f", or tuned as in {_SYNTAX}" if isinstance(value, Mapping) else ""
+                    fixed[key] = _checked(f"search.{key}", key, value, hint)
             except Problems as problem:
                 problems.append(str(problem))
         if problems:
@@ -198,7 +199,7 @@ class SearchSpace:
         return checked
 
     def default_points(self) -> list[dict[str, Any]]:
-        """What is tried first unless the user says otherwise: the paper's k, and a lambda in the middle of its range."""
+        """What is tried first unless the user says otherwise: the paper's k, and a lambda from mid-range."""
         low, high = DEFAULT_LAMBDA_RANGE
         candidates = {"k": PAPER_K, "lambda": float(f"{math.sqrt(low * high):.2g}")}
         point = {key: value for key, value in candidates.items() if self._draws(key) and value in self.axes[key]}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +14,24 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from nasib_ray.status import IncumbentStatus, SweepStatus, TrialStatus, single_values
+from nasib_ray.status import SweepStatus, TrialStatus, single_values
+
+LABEL_WIDTH = 13
+"""Characters before what a label is about."""
 
 STATE_STYLES = {"running": "green", "paused": "", "finished": "cyan", "failed": "red", "interrupted": "yellow"}
 
 _WIDE = 100
+_LONGEST_METRIC = 10
+_GAP = (0, 1, 0, 0)
+_ASCII_HEAD = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+_UNITS = (("day", "d", 86_400), ("hour", "h", 3_600), ("minute", "min", 60), ("second", "s", 1))
 _KINDS = {
     "setup": "starting, loading, restoring",
     "train": "epochs",
     "checkpoint": "saving",
     "idle": "processes kept ready",
-    "lost": "crashed since the last checkpoint",
+    "lost": "crashed before the next checkpoint",
     "select": "choosing the result",
 }
 
@@ -37,21 +45,23 @@ class Signs:
         plus_minus: What stands before a standard error.
         bar: What a bar is made of: the spent part, the granted part, the rest.
         overflow: What becomes of text that is too long.
+        head: What separates a table from its head.
     """
 
     lambda_: str = "λ"
     plus_minus: str = "±"
     bar: str = "█▒─"
     overflow: OverflowMethod = "ellipsis"
+    head: box.Box = box.SIMPLE_HEAD
 
     @classmethod
     def of(cls, console: Console) -> Signs:
         """The signs that a console can show."""
-        return cls("lambda", "+/-", "#=-", "crop") if console.options.ascii_only else cls()
+        return cls("lambda", "+/-", "#=-", "crop", _ASCII_HEAD) if console.options.ascii_only else cls()
 
-    def setting(self, name: str) -> str:
+    def named(self, setting: str) -> str:
         """What a setting is called."""
-        return self.lambda_ if name == "lambda" else name
+        return self.lambda_ if setting == "lambda" else setting
 
 
 @dataclass(frozen=True)
@@ -80,15 +90,15 @@ def trials_table(status: SweepStatus, signs: Signs, width: int, best: int) -> Ta
         width: Its width in characters.
         best: How many of the best trials are shown.
     """
-    ranked = ranked_trials(status)
+    ranked = _ranked(status)
     shown = [trial for rank, trial in enumerate(ranked) if rank < best or trial["state"] == "running"]
-    settings = _telling_settings(ranked)[: 5 if width >= _WIDE else 2]
-    annealed = any(trial["p"] is not None for trial in ranked)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("trial", no_wrap=True, overflow=signs.overflow, ratio=None)
-    table.add_column("state", no_wrap=True, overflow=signs.overflow)
-    right = [*map(signs.setting, settings), "epochs", *(["p"] if annealed else []), _metric_name(status), "best", "spent"]
-    for name in right:
+    wide = width >= _WIDE
+    settings = telling_settings(status)[: 5 if wide else 2]
+    annealed = ["p"] if wide and any(trial["p"] is not None for trial in ranked) else []
+    table = _table(signs)
+    for name in ("trial", "state"):
+        table.add_column(name, no_wrap=True, overflow=signs.overflow)
+    for name in (*map(signs.named, settings), "epochs", *annealed, _metric_label(status), "best", "spent"):
         table.add_column(name, justify="right", no_wrap=True, overflow=signs.overflow)
     for trial in shown:
         values = single_values(trial["config"])
@@ -96,19 +106,137 @@ def trials_table(status: SweepStatus, signs: Signs, width: int, best: int) -> Ta
         table.add_row(
             Text(trial["id"]),
             Text(trial["state"], STATE_STYLES[trial["state"]]),
-            *(Text(short(values.get(name))) for name in settings),
+            *(Text(_short(values.get(name))) for name in settings),
             f"{trial['epochs']}/{horizon}" if horizon else f"{trial['epochs']}",
-            *([short(trial["p"])] if annealed else []),
+            *(_short(trial["p"]) for _ in annealed),
             metric_value(status["metric"], trial["value"]),
             metric_value(status["metric"], trial["best_value"]),
-            short_time(trial["spent_device_seconds"]),
+            _short_time(trial["spent_device_seconds"]),
         )
     if len(shown) < len(ranked):
-        table.add_row(Text(f"and {len(ranked) - len(shown)} more", "dim"))
+        table.caption = Text(f"and {len(ranked) - len(shown)} more", "dim")
+        table.caption_justify = "left"
     return table
 
 
-def ranked_trials(status: SweepStatus) -> list[TrialStatus]:
+def incumbent_facts(status: SweepStatus, signs: Signs, whole: bool) -> Table:
+    """Who the incumbent is and what it has found; its value is a maximum over many looks, and labelled so.
+
+    Args:
+        status: The sweep.
+        signs: What the console can show.
+        whole: Whether a long architecture is shown in full, over several lines.
+    """
+    facts = Table.grid(padding=0)
+    facts.add_column(width=LABEL_WIDTH, min_width=LABEL_WIDTH, style="bold")
+    facts.add_column(overflow="fold" if whole else signs.overflow, no_wrap=not whole)
+    incumbent = status["incumbent"]
+    if incumbent is None:
+        return facts
+    after = f" after {count(incumbent['epochs'], 'epoch')}" if incumbent["epochs"] else ""
+    facts.add_row("incumbent", Text(f"trial {incumbent['trial']}{after}"))
+    value, looks = incumbent_value(status, signs), count(incumbent["looks"], "look")
+    label = _metric_label(status)
+    name = f"{status['metric']} " if label == "value" else ""
+    facts.add_row(label, Text.assemble(name, (value, "bold cyan"), f" (selected, optimistic: the best of {looks})"))
+    facts.add_row("settings", Text(described_settings(incumbent["config"], telling_settings(status), signs)))
+    if incumbent["architecture"]:
+        facts.add_row("architecture", Text(", ".join(incumbent["architecture"])))
+    return facts
+
+
+def account_table(status: SweepStatus, signs: Signs) -> Table:
+    """The budget's account: what was held by kind, what is granted, what is left."""
+    budget, granted = status["budget_device_seconds"], status["granted_device_seconds"]
+    kinds = [(kind, amount, _KINDS[kind]) for kind, amount in status["spent_by_kind"].items() if amount]
+    sums = [("spent", status["spent_device_seconds"], "")]
+    sums += [("granted", granted, "promised to running trials")] if granted else []
+    sums += [("left", status["left_device_seconds"], "")]
+    table = _table(signs)
+    table.add_column("account", no_wrap=True, min_width=LABEL_WIDTH - 1)
+    for name in (f"{status['device'] or 'device'}-seconds", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    for part in (kinds, sums):
+        for name, amount, meaning in part:
+            share = f"{100 * amount / budget:.1f} %" if budget else ""
+            table.add_row(name, f"{amount:,.1f}", share, meaning)
+        table.add_section()
+    table.add_row("budget", f"{budget:,.1f}", "100.0 %", style="bold")
+    return table
+
+
+def at_edges(left: Text, right: Text, signs: Signs) -> Table:
+    """Two texts on one line, at the left and at the right edge; the left one is cut if they do not fit."""
+    line = Table.grid(expand=True, padding=0)
+    line.add_column(ratio=1, no_wrap=True, overflow=signs.overflow)
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(left, right)
+    return line
+
+
+def budget_line(status: SweepStatus) -> str:
+    """How much of the budget is spent, granted and left."""
+    budget, device = status["budget_device_seconds"], status["device"] or "device"
+    unit, _, size = next((unit for unit in _UNITS if budget >= 2 * unit[2]), _UNITS[-1])
+    spent, granted, left = (
+        f"{status[part] / size:,.2f}"
+        for part in ("spent_device_seconds", "granted_device_seconds", "left_device_seconds")
+    )
+    return f"{spent} of {budget / size:,.2f} {device}-{unit}s spent, {granted} granted, {left} left"
+
+
+def states_line(status: SweepStatus) -> str:
+    """How many trials are in which state."""
+    states: Counter[str] = Counter(trial["state"] for trial in status["trials"])
+    return ", ".join(f"{states[name]} {name}" for name in STATE_STYLES if name in states) or "no trial yet"
+
+
+def incumbent_value(status: SweepStatus, signs: Signs) -> str:
+    """The incumbent's value, with its standard error if it has one."""
+    incumbent = status["incumbent"]
+    assert incumbent is not None, "there is no incumbent before the first ranked report"
+    error = incumbent["val_accuracy_stderr"] if status["metric"] == "val_accuracy" else None
+    return metric_value(status["metric"], incumbent["value"]) + (f" {signs.plus_minus} {error:.3f}" if error else "")
+
+
+def telling_settings(status: SweepStatus) -> list[str]:
+    """The settings that tell trials apart: k and lambda, then the others that differ."""
+    configs = [single_values(trial["config"]) for trial in status["trials"]]
+    names = list(dict.fromkeys(name for config in configs for name in config if name != "seed"))
+    differ = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
+    return list(dict.fromkeys([name for name in ("k", "lambda") if name in names] + differ))
+
+
+def described_settings(config: Mapping[str, Any], names: Sequence[str], signs: Signs) -> str:
+    """The settings of these names; the first few if there are none of them."""
+    settings = single_values(config)
+    known = [name for name in names if name in settings] or list(settings)
+    return ", ".join(f"{signs.named(name)} {_short(settings[name])}" for name in known[:8]) or "none"
+
+
+def metric_value(name: str | None, value: float | None) -> str:
+    """A value of the ranked metric, with the digits that mean something; nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" if name == "val_accuracy" else f"{value:.4g}"
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _table(signs: Signs) -> Table:
+    return Table(box=signs.head, show_edge=False, pad_edge=False, padding=_GAP, header_style="bold")
+
+
+def _metric_label(status: SweepStatus) -> str:
+    name = status["metric"] or "value"
+    return "accuracy" if name == "val_accuracy" else name if len(name) <= _LONGEST_METRIC else "value"
+
+
+def _ranked(status: SweepStatus) -> list[TrialStatus]:
     """All trials, the best one first; those without a value in the order in which they were made, at the end."""
     sign = -1.0 if status["mode"] == "max" else 1.0
 
@@ -119,72 +247,12 @@ def ranked_trials(status: SweepStatus) -> list[TrialStatus]:
     return sorted(status["trials"], key=rank)
 
 
-def incumbent_line(incumbent: IncumbentStatus, signs: Signs) -> str:
-    """The incumbent's value, with its standard error if it has one, and its settings."""
-    name = incumbent["metric"] or "value"
-    error = incumbent["val_accuracy_stderr"] if name == "val_accuracy" else None
-    spread = "" if error is None else f" {signs.plus_minus} {error:.3f}"
-    after = f" after {count(incumbent['epochs'], 'epoch')}" if incumbent["epochs"] else ""
-    settings = single_values(incumbent["config"])
-    telling = [name for name in ("k", "lambda") if name in settings] or [name for name in settings if name != "seed"]
-    described = "".join(f", {signs.setting(name)} {short(settings[name])}" for name in telling[:6])
-    return f"{name} {metric_value(name, incumbent['value'])}{spread}{after}{described}"
-
-
-def account_table(status: SweepStatus, signs: Signs) -> Table:
-    """The budget's account: what was held by kind, what is granted, what is left."""
-    budget, granted = status["budget_device_seconds"], status["granted_device_seconds"]
-    rows = [(kind, amount, _KINDS[kind]) for kind, amount in status["spent_by_kind"].items() if amount]
-    sums = [("spent", status["spent_device_seconds"], "all of these")]
-    sums += [("granted", granted, "promised to running trials")] if granted else []
-    sums += [("left", status["left_device_seconds"], "")]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("budget", no_wrap=True)
-    table.add_column(f"{status['device'] or 'device'}-seconds", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("", overflow=signs.overflow, no_wrap=True, style="dim")
-    for part in (rows, sums):
-        for name, amount, meaning in part:
-            share = f"{100 * amount / budget:.1f} %" if budget else ""
-            table.add_row(name, f"{amount:,.1f}", share, meaning, end_section=name == part[-1][0])
-    table.add_row("budget", f"{budget:,.1f}", "100.0 %", "", style="bold")
-    return table
-
-
-def metric_value(name: str | None, value: float | None) -> str:
-    """A value of the ranked metric, with the digits that mean something."""
-    if value is None:
-        return ""
-    return f"{value:.3f}" if name == "val_accuracy" else f"{value:.4g}"
-
-
-def short(value: Any) -> str:
-    """A setting's value in a few characters; nothing for None."""
+def _short(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def short_time(seconds: float) -> str:
-    """Seconds for people, in three or four digits."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _metric_name(status: SweepStatus) -> str:
-    return "accuracy" if status["metric"] == "val_accuracy" else status["metric"] or "value"
-
-
-def _telling_settings(trials: Sequence[TrialStatus]) -> list[str]:
-    """The settings that tell trials apart: k and lambda, then the others that differ."""
-    configs = [single_values(trial["config"]) for trial in trials]
-    names = list(dict.fromkeys(name for config in configs for name in config))
-    differ = [name for name in names if name != "seed" and len({repr(config.get(name)) for config in configs}) > 1]
-    return [name for name in ("k", "lambda") if name in names] + [name for name in differ if name not in ("k", "lambda")]
+def _short_time(seconds: float) -> str:
+    _, unit, size = next((unit for unit in _UNITS if seconds >= 2 * unit[2]), _UNITS[-1])
+    return f"{seconds / size:.1f} {unit}"

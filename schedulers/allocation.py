@@ -92,6 +92,22 @@ class SweepView:
         return (self.budget - self.spent) / (self.slots * self.devices)
 
 
+def planned_horizon(budget: float, boots: float, searches: int, slots: int, epoch: float) -> int:
+    """Epochs of a full search: the budget buys ``searches`` of them, but none longer than one slot can run.
+
+    Args:
+        budget: Device-seconds in all.
+        boots: Device-seconds of it that booting takes.
+        searches: How many full searches it is to buy.
+        slots: How many trials run at once.
+        epoch: Device-seconds of one epoch.
+
+    Returns:
+        At least 1.
+    """
+    return max(1, int((budget - boots) / max(searches, slots) / max(epoch, 1e-9)))
+
+
 class Allocator(ABC):
     """The rule that says which search gets the next grant.
 

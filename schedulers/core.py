@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-from schedulers.allocation import Allocator, Slice, SweepView
+from schedulers.allocation import Allocator, Slice, SweepView, planned_horizon
 from schedulers.budget import Budget, format_device_seconds
 from schedulers.clock import Clock
 from schedulers.ending import barren, ending
@@ -343,8 +343,7 @@ class SweepCore:
         horizon = self.rules.full_epochs
         if horizon is None:
             boots = (self.state.boot_seconds or 0.0) * self.rules.devices * self._slots
-            share = (self.state.ledger.budget - boots) / max(self.rules.searches, self._slots)
-            horizon = max(1, int(share / max(epoch, 1e-9)))
+            horizon = planned_horizon(self.state.ledger.budget, boots, self.rules.searches, self._slots, epoch)
         self.append("plan", epoch_device_seconds=epoch, full_horizon=horizon)
         logger.info("an epoch takes %.2f device-seconds; a full search has %d epochs", epoch, horizon)
 

@@ -26,9 +26,7 @@ def superkernel_names(m: int, K: int) -> tuple[str, ...]:
     A kernel of height i and width j is a standard convolution where i * j <= K and a depthwise separable one above
     (section 3.4 of the paper: kernels with more than K parameters for a single channel).
     """
-    return tuple(
-        f"{'conv' if i * j <= K else 'sepconv'}{i}x{j}" for i in range(1, m + 1) for j in range(1, m + 1)
-    )
+    return tuple(f"{'conv' if i * j <= K else 'sepconv'}{i}x{j}" for i in range(1, m + 1) for j in range(1, m + 1))
 
 
 def candidate_names(candidates: str | Sequence[str], m: int, K: int) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from trainables.candidates import kernel_of
 from trainables.manifest import verify_checkpoint, write_manifest
-from trainables.search import EpochResult, EpochTotals, Position, Search
+from trainables.position import EpochResult, EpochTotals, Position
+from trainables.search import Search
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def save_search(search: Search, directory: str | Path) -> None:
     """Write the whole state of a search into an existing folder."""
     folder = Path(directory)
     _save_tensors(search.supernet.state_dict(), folder / WEIGHTS)
-    _save_tensors(_momentum(search), folder / MOMENTUM)
+    _save_tensors(search.optimizer.momentum, folder / MOMENTUM)
     parameters = search.parameters
     _save_tensors(
         {
@@ -71,11 +72,10 @@ def load_search(search: Search, directory: str | Path) -> None:
     _warn_of_changes(saved["settings"], _settings(search))
 
     search.supernet.load_state_dict(load_file(folder / WEIGHTS))
-    named = dict(search.supernet.named_parameters())
-    search.optimizer.state.clear()
-    for name, momentum in load_file(folder / MOMENTUM).items():
-        buffer = torch.empty_like(named[name]).copy_(momentum)
-        search.optimizer.state[named[name]]["momentum_buffer"] = buffer
+    named = search.supernet.state_dict()
+    search.optimizer.momentum = {
+        name: torch.empty_like(named[name]).copy_(momentum) for name, momentum in load_file(folder / MOMENTUM).items()
+    }
     parameters = search.parameters
     for name, moment in load_file(folder / ALPHA_OPTIMIZER).items():
         getattr(parameters, name).copy_(moment)
@@ -122,11 +122,6 @@ def architecture_table(search: Search) -> pa.Table:
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _momentum(search: Search) -> dict[str, Tensor]:
-    states = ((name, search.optimizer.state.get(parameter)) for name, parameter in search.supernet.named_parameters())
-    return {name: state["momentum_buffer"] for name, state in states if state and state["momentum_buffer"] is not None}
 
 
 def _position(search: Search) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
@@ -19,7 +20,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class PlannedBatch:
-    """One batch of an epoch: images ``start`` to ``stop`` of its phase's part of the training set, in that epoch's order."""
+    """One batch: images ``start`` to ``stop`` of its phase's part of the training set, in the epoch's order."""
 
     phase: Phase
     start: int
@@ -42,15 +43,11 @@ def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], images], strict=True))
 
 
-def plan_epoch(
-    weights: int, alpha: int, selection: int, batch_size: int, alternate: Alternate
-) -> tuple[PlannedBatch, ...]:
+def plan_epoch(images: Mapping[Phase, int], batch_size: int, alternate: Alternate) -> tuple[PlannedBatch, ...]:
     """The batches of one epoch, the same for every epoch of a search.
 
     Args:
-        weights: Images that train weights.
-        alpha: Images that train alpha.
-        selection: Images on which the chosen architecture is evaluated, after both passes.
+        images: Number of images of each phase. Those of the selection are evaluated after both passes.
         batch_size: Images of a batch.
         alternate: The architecture pass follows the weight pass, or its steps are spread evenly among the other's.
             Either way an epoch sees each image once.
@@ -58,11 +55,10 @@ def plan_epoch(
     Raises:
         ValueError: A part has fewer than two images.
     """
-    passes = [
-        [PlannedBatch(phase, start, stop) for start, stop in batch_bounds(images, batch_size)]
-        for phase, images in ((Phase.WEIGHTS, weights), (Phase.ALPHA, alpha), (Phase.SELECTION, selection))
-    ]
-    weight_pass, alpha_pass, evaluation = passes
+    weight_pass, alpha_pass, evaluation = (
+        [PlannedBatch(phase, start, stop) for start, stop in batch_bounds(images[phase], batch_size)]
+        for phase in (Phase.WEIGHTS, Phase.ALPHA, Phase.SELECTION)
+    )
     training = weight_pass + alpha_pass
     if alternate == "step":
         ends = [Fraction(i + 1, len(part)) for part in (weight_pass, alpha_pass) for i in range(len(part))]

@@ -15,7 +15,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def write_manifest(directory: Path, names: Iterable[str]) -> None:
-    """Describe the checkpoint's files, which must all be written; the manifest comes last, so without it none counts."""
+    """Describe the checkpoint's files, all of which must be written: without a manifest nothing of them counts."""
     files = {}
     for name in names:
         path = directory / name

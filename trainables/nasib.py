@@ -25,7 +25,7 @@ from trainables.supernet import count_parameters
 logger = logging.getLogger(__name__)
 
 
-class NasibTrainable(Trainable):
+class NasibTrainable(Trainable):  # type: ignore[misc]
     """One NASIB search. A step is an epoch, or the part of one that the slice has time for.
 
     The configuration is described by ``settings.TrialSettings``. Horizon and slice come from it, never from a
@@ -135,7 +135,7 @@ class NasibTrainable(Trainable):
         save_search(self.search, checkpoint_dir)
         self._saved_at = time.monotonic()
 
-    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
+    def load_checkpoint(self, checkpoint: str) -> None:
         """Go on from a saved state under the present configuration's horizon and slice.
 
         Raises:

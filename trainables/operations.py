@@ -42,8 +42,8 @@ def own_operation(path: str, channels: int) -> nn.Module:
         factory = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"cannot import the operation {path!r}: {error}; it is written package.module:Class, and the package must be "
-            "importable where the trial runs"
+            f"cannot import the operation {path!r}: {error}; it is written package.module:Class, and the package must "
+            "be importable where the trial runs"
         ) from error
     operation = factory(channels)
     if not isinstance(operation, nn.Module):

@@ -7,6 +7,8 @@ remembered between two batches, so a search that is cut anywhere and continued e
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -21,6 +23,20 @@ def stream_seed(seed: int, purpose: str, *position: int) -> int:
 def random_stream(seed: int, purpose: str, *position: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator of its own for one purpose at one position of the search of that seed."""
     return torch.Generator(device).manual_seed(stream_seed(seed, purpose, *position))
+
+
+@contextmanager
+def seeded_torch(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Within, torch's own generators start from that seed; afterwards they are as they were before.
+
+    Only what cannot be given a generator needs this: initial weights, and operations of the user's own (dropout).
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.manual_seed(seed)
+        yield
 
 
 def exploring_log_probabilities(frequency: Tensor) -> Tensor:
@@ -77,4 +93,5 @@ class Sampler:
 
 def entropy(log_probabilities: Tensor) -> Tensor:
     """Entropy in nats of each row of log probabilities: [..., N] -> [...]."""
-    return torch.special.entr(log_probabilities.exp()).sum(-1)
+    terms: Tensor = torch.special.entr(log_probabilities.exp())
+    return terms.sum(-1)

@@ -33,9 +33,7 @@ class Schedule:
         return cls(anchor_epoch=1 if anneal == "endpoints" else 0, anchor_clock=0.0, horizon=None)
 
     @classmethod
-    def replay(
-        cls, anneal: Anneal, history: Iterable[tuple[int, int | None]], batches_per_epoch: int
-    ) -> Schedule:
+    def replay(cls, anneal: Anneal, history: Iterable[tuple[int, int | None]], batches_per_epoch: int) -> Schedule:
         """The schedule after a history of horizon changes, each told when so many batches had been done."""
         schedule = cls.start(anneal)
         for batches, horizon in history:

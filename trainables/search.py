@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,80 +13,21 @@ from trainables.alpha import ArchitectureParameters
 from trainables.architecture import Architecture
 from trainables.data import BatchTransform, Dataset, make_splits
 from trainables.epoch_plan import Phase, PlannedBatch, plan_epoch
+from trainables.momentum_sgd import MomentumSGD
+from trainables.position import EpochResult, EpochTotals, Position
 from trainables.sampling import (
     Sampler,
     entropy,
     exploiting_log_probabilities,
     exploring_log_probabilities,
     random_stream,
+    seeded_torch,
     stream_seed,
 )
 from trainables.schedule import Schedule, cosine_learning_rate, exploration_probability
 from trainables.search_step import architecture_step, count_correct, weight_step
 from trainables.settings import TrialSettings
 from trainables.supernet import Supernet
-
-
-@dataclass
-class EpochTotals:
-    """Sums over the part of the running epoch that is done, kept on the device until the epoch ends.
-
-    Attributes:
-        weight_loss: Losses of the weight pass, each times its number of images; float64 scalar.
-        alpha_loss: The same of the architecture pass.
-        correct: Correctly classified images of the selection part; int64 scalar.
-        seconds: Wall seconds.
-    """
-
-    weight_loss: Tensor
-    alpha_loss: Tensor
-    correct: Tensor
-    seconds: float = 0.0
-
-    @classmethod
-    def zero(cls, device: torch.device) -> EpochTotals:
-        """Nothing done."""
-        return cls(
-            torch.zeros((), dtype=torch.float64, device=device),
-            torch.zeros((), dtype=torch.float64, device=device),
-            torch.zeros((), dtype=torch.int64, device=device),
-        )
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What a whole epoch measured.
-
-    Attributes:
-        train_loss: Mean loss of the weight pass.
-        architecture_loss: Mean loss of the architecture pass.
-        val_accuracy: Of the argmax network with shared weights, on the selection part.
-        val_accuracy_stderr: Its standard error, sqrt(a (1 - a) / n) for n images.
-        epoch_seconds: Wall seconds of both passes and the evaluation, over all slices.
-    """
-
-    train_loss: float
-    architecture_loss: float
-    val_accuracy: float
-    val_accuracy_stderr: float
-    epoch_seconds: float
-
-
-@dataclass
-class Position:
-    """How far a search is, without its tensors.
-
-    Attributes:
-        batches: Batches done, of all passes and epochs.
-        history: Every horizon that the search was told, as (batches done by then, horizon).
-        last_epoch: What the last whole epoch measured.
-        best_val_accuracy: Over all epochs; NaN before the first is done.
-    """
-
-    batches: int = 0
-    history: list[tuple[int, int | None]] = field(default_factory=list)
-    last_epoch: EpochResult | None = None
-    best_val_accuracy: float = math.nan
 
 
 class Search:
@@ -100,7 +40,7 @@ class Search:
 
     Attributes:
         supernet: The network.
-        optimizer: SGD over the supernet's weights, in one group.
+        optimizer: Of the supernet's weights.
         parameters: alpha.
         sampler: Policies and frequencies.
         position: Progress.
@@ -125,22 +65,20 @@ class Search:
             Phase.ALPHA: splits.alpha,
             Phase.SELECTION: splits.selection[selection_order],
         }
-        self.plan = plan_epoch(*map(len, self._parts.values()), search.batch_size, search.alternate)
+        self.plan = plan_epoch(
+            {phase: len(part) for phase, part in self._parts.items()}, search.batch_size, search.alternate
+        )
         self._images = dataset.train.images.to(device)
         self._labels = dataset.train.labels.to(device)
         self._transform = BatchTransform(dataset, settings.data, device)
         self._device = device
 
         channels, height, width = dataset.train.images.shape[1:]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(settings.seed, "initial weights"))
+        with seeded_torch(stream_seed(settings.seed, "initial weights")):
             self.supernet = Supernet(search, (channels, height, width), len(dataset.class_names))
         self.supernet.to(device)
-        self.optimizer = torch.optim.SGD(
-            self.supernet.parameters(),
-            lr=search.learning_rate,
-            momentum=search.momentum,
-            weight_decay=search.weight_decay,
+        self.optimizer = MomentumSGD(
+            self.supernet.named_parameters(), search.momentum, search.weight_decay, search.gradient_clip
         )
         self.parameters = ArchitectureParameters(search)
         self.sampler = Sampler(search.layers, len(search.candidate_names), search.lambda_)
@@ -205,9 +143,7 @@ class Search:
         self.position.batches += 1
         if self.supernet.training == (batch.phase is Phase.SELECTION):
             self.supernet.train(batch.phase is not Phase.SELECTION)
-        # A user's own operation may draw from torch's own generator (dropout); nothing of ours does.
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(stream_seed(self.settings.seed, "operations", self.position.batches))
+        with seeded_torch(stream_seed(self.settings.seed, "operations", self.position.batches), self._device):
             if batch.phase is Phase.WEIGHTS:
                 self._weight_batch(batch)
             elif batch.phase is Phase.ALPHA:
@@ -241,18 +177,15 @@ class Search:
         return [float(value) for value in entropy(log_probabilities).exp()]
 
     def _weight_batch(self, batch: PlannedBatch) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
         images, labels = self._images_of(batch, augment=True)
-        search = self.settings.search
         loss = weight_step(
             self.supernet,
             self.optimizer,
             images,
             labels,
             self._draw(),
-            pair_scale=search.pair_scale,
-            gradient_clip=search.gradient_clip,
+            pair_scale=self.settings.search.pair_scale,
+            learning_rate=self.learning_rate,
         )
         self.totals.weight_loss += loss.double() * (batch.stop - batch.start)
 
@@ -277,9 +210,7 @@ class Search:
         chosen = self._order(batch.phase)[batch.start : batch.stop]
         generator = None
         if augment:
-            generator = random_stream(
-                self.settings.seed, "augmentation", self.position.batches, device=self._device
-            )
+            generator = random_stream(self.settings.seed, "augmentation", self.position.batches, device=self._device)
         return self._transform(self._images[chosen], generator), self._labels[chosen]
 
     def _order(self, phase: Phase) -> Tensor:

@@ -9,42 +9,41 @@ from torch import Tensor
 from torch.nn import functional
 
 from trainables.alpha import ArchitectureParameters
+from trainables.momentum_sgd import MomentumSGD
 from trainables.settings import PairScale
 from trainables.supernet import Supernet
 
 
 def weight_step(
     supernet: Supernet,
-    optimizer: torch.optim.Optimizer,
+    optimizer: MomentumSGD,
     images: Tensor,
     labels: Tensor,
     pairs: Tensor,
     *,
     pair_scale: PairScale,
-    gradient_clip: float,
+    learning_rate: float,
 ) -> Tensor:
     """Train the drawn candidates' weights, and the weights that all paths share, on one batch (eq. 1).
 
-    Gradients of candidates that were not drawn stay None, so the optimizer leaves these and their momentum alone.
+    Candidates that were not drawn get no gradient, so the optimizer leaves them and their momentum alone.
 
     Args:
         supernet: Changed in place.
-        optimizer: Of the supernet's weights, in one group.
+        optimizer: Of the supernet's weights.
         images: Augmented images [B, C, H, W].
         labels: int64 [B].
         pairs: Columns of the drawn candidates, int64 [layers, 2].
         pair_scale: Their sum (eq. 1 as printed) or their mean.
-        gradient_clip: Largest norm of the gradient.
+        learning_rate: Of this step.
 
     Returns:
         The mean loss of the batch before the step, a scalar on the device.
     """
-    optimizer.zero_grad(set_to_none=True)
     scales = torch.full(pairs.shape, 0.5, device=images.device) if pair_scale == "mean" else None
     loss = functional.cross_entropy(supernet(images, pairs.tolist(), scales), labels)
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], gradient_clip)
-    optimizer.step()
+    optimizer.step(learning_rate)
     return loss.detach()
 
 
@@ -86,4 +85,5 @@ def count_correct(supernet: Supernet, images: Tensor, labels: Tensor, columns: S
         An int64 scalar on the device.
     """
     logits = supernet(images, [(column,) for column in columns])
-    return (logits.argmax(dim=1) == labels).sum()
+    correct: Tensor = logits.argmax(dim=1) == labels
+    return correct.sum()

@@ -1,4 +1,4 @@
-"""What a search and its data can be told. No torch here: a configuration is checked before anything heavy is imported."""
+"""What a search and its data can be told. No torch here: a configuration is checked before anything heavy is loaded."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class Superkernel(nn.Module):
             y: Tensor = self.candidates[column](x)
             if y.shape != x.shape:
                 raise ValueError(
-                    f"the operation {self.names[column]!r} made {tuple(y.shape)} of {tuple(x.shape)}: a candidate keeps "
-                    "[batch, channels, height, width]"
+                    f"the operation {self.names[column]!r} made {tuple(y.shape)} of {tuple(x.shape)}: a candidate "
+                    "keeps [batch, channels, height, width]"
                 )
             if self._norm_each:
                 y = self.norms[column](y)

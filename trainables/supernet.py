@@ -80,7 +80,7 @@ class Supernet(MacroNetwork):
             lambda number, channels: Superkernel(names, channels, settings.batch_norm),
         )
         use_batch_statistics(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, drawn: Sequence[Sequence[int]], scales: Tensor | None = None) -> Tensor:
         """Logits [B, classes] through the drawn candidates.

@@ -111,7 +111,7 @@ class Simulation:
             self.tick()
             if self.start():
                 continue
-            if not any(process.working for process in self.processes.values()):
+            if all(process.ends == math.inf for process in self.processes.values()):
                 break
             self.advance()
         self.clock.advance(self.world.stop if self.processes else 0.0)

@@ -22,7 +22,9 @@ def test_only_drawn_entries_change(optimizer: Literal["adam", "sgd"]) -> None:
     parameters = ArchitectureParameters(SMALL.model_copy(update={"alpha_optimizer": optimizer}))
     generator = random_stream(0, "test")
     for _ in range(30):
-        before = {name: getattr(parameters, name).clone() for name in ("alpha", "first_moment", "second_moment", "steps")}
+        before = {
+            name: getattr(parameters, name).clone() for name in ("alpha", "first_moment", "second_moment", "steps")
+        }
         pairs = _columns(generator)
         parameters.update(pairs, torch.randn(3, 2, generator=generator))
         undrawn = torch.ones(3, 9, dtype=torch.bool).scatter_(1, pairs, False)
@@ -52,7 +54,7 @@ def test_an_entry_moves_as_under_torchs_own_optimizer(optimizer: Literal["adam",
         for layer in range(3):
             for place, column in enumerate(pairs[layer].tolist()):
                 entries[layer][column].grad = gradient[layer, place]
-                optimizers[layer][column].step()  # type: ignore[no-untyped-call]
+                optimizers[layer][column].step()
     expected = torch.stack([torch.stack(row) for row in entries])
     assert torch.allclose(parameters.alpha, expected, rtol=1e-10)
 

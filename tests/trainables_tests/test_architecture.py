@@ -25,5 +25,5 @@ def test_wrong_architectures_are_refused() -> None:
     with pytest.raises(ValueError, match="no operation is called 'convolution'"):
         Architecture(("identity", "identity", "convolution"), MACRO)
     for text in ("{", "[]", "{}", '{"macro": {"image_shape": [1, 2]}}'):
-        with pytest.raises(ValueError, match="not an architecture|unpack"):
+        with pytest.raises(ValueError, match=r"not an architecture|unpack"):
             Architecture.from_json(text)

@@ -64,8 +64,8 @@ def test_momentum_is_saved_of_drawn_candidates_alone(make_search: Callable[..., 
     save_search(search, tmp_path)
     fresh = make_search()
     load_search(fresh, tmp_path)
-    with_momentum = sum(bool(state) for state in fresh.optimizer.state.values())
-    assert 0 < with_momentum < len(list(fresh.supernet.parameters()))
+    assert fresh.optimizer.momentum.keys() == search.optimizer.momentum.keys()
+    assert 0 < len(fresh.optimizer.momentum) < len(list(fresh.supernet.parameters()))
 
 
 def test_the_architecture_file_is_a_table_that_pandas_reads(make_search: Callable[..., Search], tmp_path: Path) -> None:
@@ -95,7 +95,8 @@ def test_a_whole_checkpoint_verifies(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["weights.safetensors", "momentum.safetensors", "alpha_optimizer.safetensors", "architecture.arrow", "search.json"]
+    "name",
+    ["weights.safetensors", "momentum.safetensors", "alpha_optimizer.safetensors", "architecture.arrow", "search.json"],
 )
 def test_any_damage_is_found_and_named(saved: Path, name: str) -> None:
     file = saved / name
@@ -121,7 +122,7 @@ def test_a_checkpoint_that_was_not_finished_or_is_of_another_version_is_refused(
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
         verify_checkpoint(saved)
     manifest.write_text(text.replace('"version": 1', '"version": 99'))
-    with pytest.raises(ValueError, match="version 99; this package reads .* version 1"):
+    with pytest.raises(ValueError, match=r"version 99; this package reads .* version 1"):
         verify_checkpoint(saved)
     manifest.unlink()
     with pytest.raises(ValueError, match="is no checkpoint, or was not written to its end"):
@@ -131,7 +132,7 @@ def test_a_checkpoint_that_was_not_finished_or_is_of_another_version_is_refused(
 def test_a_damaged_checkpoint_leaves_the_search_as_it_was(make_search: Callable[..., Search], saved: Path) -> None:
     (saved / "architecture.arrow").write_bytes(b"")
     search = make_search()
-    with pytest.raises(ValueError, match="architecture.arrow"):
+    with pytest.raises(ValueError, match=r"architecture\.arrow"):
         load_search(search, saved)
     assert search.position.batches == 0
 

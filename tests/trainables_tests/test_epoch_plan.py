@@ -27,7 +27,7 @@ def test_a_part_without_two_images_is_refused() -> None:
 
 @pytest.mark.parametrize("alternate", ["epoch", "step"])
 def test_an_epoch_sees_every_image_once_and_evaluates_last(alternate: Alternate) -> None:
-    plan = plan_epoch(100, 30, 25, 10, alternate)
+    plan = plan_epoch({Phase.WEIGHTS: 100, Phase.ALPHA: 30, Phase.SELECTION: 25}, 10, alternate)
     for phase, images in ((Phase.WEIGHTS, 100), (Phase.ALPHA, 30), (Phase.SELECTION, 25)):
         seen = [image for batch in plan if batch.phase is phase for image in range(batch.start, batch.stop)]
         assert seen == list(range(images))
@@ -35,7 +35,8 @@ def test_an_epoch_sees_every_image_once_and_evaluates_last(alternate: Alternate)
 
 
 def test_the_two_ways_of_alternating() -> None:
-    by_epoch = "".join(batch.phase.value[0] for batch in plan_epoch(70, 20, 10, 10, "epoch"))
-    by_step = "".join(batch.phase.value[0] for batch in plan_epoch(70, 20, 10, 10, "step"))
+    images = {Phase.WEIGHTS: 70, Phase.ALPHA: 20, Phase.SELECTION: 10}
+    by_epoch = "".join(batch.phase.value[0] for batch in plan_epoch(images, 10, "epoch"))
+    by_step = "".join(batch.phase.value[0] for batch in plan_epoch(images, 10, "step"))
     assert by_epoch == "wwwwwwwaas"
     assert by_step == "wwwawwwwas"

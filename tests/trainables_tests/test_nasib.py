@@ -340,6 +340,7 @@ class Worker(NasibTrainable):
         return {**super().step(), "threads": torch.get_num_threads(), "handled": handled}
 
 
+@pytest.mark.ray
 def test_in_tune_on_a_reused_actor(make: Make, small_config: dict[str, Any], tmp_path: Path) -> None:
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
@@ -354,7 +355,7 @@ def test_in_tune_on_a_reused_actor(make: Make, small_config: dict[str, Any], tmp
             ),
         ).fit()
     finally:
-        ray.shutdown()  # type: ignore[no-untyped-call]
+        ray.shutdown()
     assert not results.errors
     metrics = [result.metrics or {} for result in results]
     assert [one["threads"] for one in metrics] == [1, 1, 1]
@@ -365,5 +366,3 @@ def test_in_tune_on_a_reused_actor(make: Make, small_config: dict[str, Any], tmp
         direct = make(seed=(result.metrics or {})["seed"])
         _finish(direct)
         assert _state_in(Path(result.checkpoint.path)) == _state(direct, tmp_path / "direct")
-
-

@@ -92,7 +92,7 @@ def test_an_operation_of_the_users_own(tmp_path: Path, monkeypatch: pytest.Monke
     operation = build_operation("own_operations:Scale", 4)
     x: Tensor = torch.randn(2, 4, 5, 5)
     assert operation(x).shape == x.shape
-    with pytest.raises(ValueError, match="made a int, not a torch.nn.Module"):
+    with pytest.raises(ValueError, match=r"made a int, not a torch\.nn\.Module"):
         build_operation("own_operations:number", 4)
     with pytest.raises(ValueError, match=r"cannot import the operation 'own_operations:Missing'.*package.module:Class"):
         build_operation("own_operations:Missing", 4)
@@ -102,5 +102,5 @@ def test_an_operation_of_the_users_own(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", ["conv", "conv03x3", "conv3x3x3", "dilconv3x3", "module.Class", ""])
 def test_an_unknown_name_is_refused_with_those_there_are(name: str) -> None:
-    with pytest.raises(ValueError, match="no operation is called.*convIxJ"):
+    with pytest.raises(ValueError, match=r"no operation is called.*convIxJ"):
         build_operation(name, 4)

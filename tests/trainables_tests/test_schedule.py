@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -51,7 +52,9 @@ def test_a_changed_horizon_follows_the_formula() -> None:
     # Told in the middle of epoch 4 of 9 that there will be 14: c(e) = c0 + (1 - c0) (e - 4) / (14 - 4).
     schedule = Schedule.replay("endpoints", [(0, 9), (35, 14)], 10)
     c0 = 3 / 8
-    assert [schedule.clock(e) for e in range(4, 15)] == pytest.approx([c0 + (1 - c0) * (e - 4) / 10 for e in range(4, 15)])
+    assert [schedule.clock(e) for e in range(4, 15)] == pytest.approx(
+        [c0 + (1 - c0) * (e - 4) / 10 for e in range(4, 15)]
+    )
 
 
 @st.composite
@@ -80,14 +83,14 @@ def test_the_clock_is_continuous_and_p_never_rises_whatever_horizons_are_told(
         history.append((done, horizon))
     assert all(0.0 <= clock <= 1.0 for clock in clocks)
     ps = [exploration_probability(clock, k) for clock in clocks]
-    assert all(later <= earlier for earlier, later in zip(ps, ps[1:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(ps))
     assert ps[0] == 1.0
     if schedule.anchor_epoch < len(clocks) == schedule.horizon and len(clocks) > 1:
         assert ps[-1] == pytest.approx(k)
 
 
 def test_an_epoch_without_a_horizon_is_an_error_that_says_what_to_set() -> None:
-    with pytest.raises(ValueError, match="epoch 2 needs a horizon.*'horizon'"):
+    with pytest.raises(ValueError, match=r"epoch 2 needs a horizon.*'horizon'"):
         Schedule.start("endpoints").clock(2)
     with pytest.raises(ValueError, match="beyond the horizon of 3"):
         Schedule.replay("endpoints", [(0, 3)], 10).clock(4)

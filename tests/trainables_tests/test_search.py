@@ -24,7 +24,7 @@ def _tensors(search: Search) -> dict[str, Tensor]:
     parameters = search.parameters
     return {
         **search.supernet.state_dict(),
-        **{f"momentum {n}": state["momentum_buffer"] for n, state in enumerate(search.optimizer.state.values())},
+        **{f"momentum of {name}": buffer for name, buffer in search.optimizer.momentum.items()},
         "alpha": parameters.alpha,
         "second moment": parameters.second_moment,
         "frequency": search.sampler.frequency,
@@ -115,7 +115,9 @@ def test_a_horizon_told_in_mid_epoch_waits_for_its_end(make_search: Callable[...
     assert search.position.history == [(0, 6), (len(search.plan) + 3, 3)]
 
 
-def test_a_horizon_that_is_already_past_finishes_the_search_at_the_epochs_end(make_search: Callable[..., Search]) -> None:
+def test_a_horizon_that_is_already_past_finishes_the_search_at_the_epochs_end(
+    make_search: Callable[..., Search],
+) -> None:
     search = make_search(horizon=6)
     while search.position.batches < 2 * len(search.plan) + 1:
         search.run_batch()

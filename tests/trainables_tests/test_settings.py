@@ -17,7 +17,15 @@ def test_defaults_are_the_papers() -> None:
 
 def test_a_flat_configuration_is_taken_apart() -> None:
     settings = TrialSettings.from_config(
-        {"k": 0.2, "lambda": 0.5, "data": {"name": "digits"}, "seed": 3, "split_seed": 4, "horizon": 9, "slice_seconds": 1}
+        {
+            "k": 0.2,
+            "lambda": 0.5,
+            "data": {"name": "digits"},
+            "seed": 3,
+            "split_seed": 4,
+            "horizon": 9,
+            "slice_seconds": 1,
+        }
     )
     assert (settings.search.k, settings.search.lambda_, settings.data.name) == (0.2, 0.5, "digits")
     assert (settings.seed, settings.split_seed, settings.horizon, settings.slice_seconds) == (3, 4, 9, 1.0)
@@ -65,7 +73,9 @@ def test_a_value_that_breaks_a_rule_is_refused(change: dict[str, object], messag
 
 
 def test_settings_survive_their_own_dump() -> None:
-    settings = SearchSettings.model_validate({"lambda": 0.3, "candidates": ["conv3x3", "identity"], "priors": {"identity": 1}})
+    settings = SearchSettings.model_validate(
+        {"lambda": 0.3, "candidates": ["conv3x3", "identity"], "priors": {"identity": 1}}
+    )
     assert SearchSettings.model_validate(settings.model_dump(by_alias=True)) == settings
 
 

@@ -32,7 +32,7 @@ def test_one_batch_norm_behind_the_sum() -> None:
 
 def test_an_operation_that_changes_the_shape_is_named() -> None:
     layer = Superkernel(("conv3x3", "torch.nn:AdaptiveAvgPool2d"), 4, "candidate")
-    with pytest.raises(ValueError, match="'torch.nn:AdaptiveAvgPool2d' made"):
+    with pytest.raises(ValueError, match=r"'torch\.nn:AdaptiveAvgPool2d' made"):
         layer(torch.randn(2, 4, 3, 3), (1,))
 
 

@@ -1,0 +1,54 @@
+"""Watch a Ray cluster from outside: how much device-time created placement groups hold.
+
+Started as a process of its own, so that it shares nothing with the meter that it checks. Prints one JSON object when
+its standard input is closed: ``held_device_seconds``, ``polls``, ``longest_gap_seconds``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import select
+import sys
+import time
+
+import ray
+
+POLL_SECONDS = 0.1
+
+
+def held_now(resource: str) -> float:
+    """Devices that are held by created placement groups."""
+    groups = ray.util.placement_group_table().values()
+    bundles = [bundle for group in groups if group["state"] == "CREATED" for bundle in group["bundles"].values()]
+    return float(sum(bundle.get(resource, 0.0) for bundle in bundles))
+
+
+def watch(resource: str) -> dict[str, float]:
+    """Integrate until standard input is closed, rounding neither up nor down: by the trapezoid rule."""
+    total, longest, polls = 0.0, 0.0, 0
+    before, held = time.monotonic(), held_now(resource)
+    while True:
+        ended = bool(select.select([sys.stdin], [], [], POLL_SECONDS)[0])
+        after, now = time.monotonic(), held_now(resource)
+        total += (held + now) / 2 * (after - before)
+        longest, polls = max(longest, after - before), polls + 1
+        before, held = after, now
+        if ended:
+            return {"held_device_seconds": total, "polls": polls, "longest_gap_seconds": longest}
+
+
+def main() -> None:
+    """Attach to a cluster and watch it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("address", help="of the cluster")
+    parser.add_argument("--resource", default="CPU", help="the device, by Ray's name")
+    options = parser.parse_args()
+    ray.init(address=options.address, logging_level=logging.ERROR, log_to_driver=False)
+    print("watching", flush=True)
+    print(json.dumps(watch(options.resource)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

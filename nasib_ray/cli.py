@@ -1,0 +1,244 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from nasib_ray.version import __version__
+
+INTERRUPTED = 130
+"""The exit status of a sweep that was stopped by a signal, as shells have it."""
+
+_UNITS = (
+    "Budgets are device-time that all trials together may hold: a number and a unit, such as '1.5 gpu-days', "
+    "'36 gpu-hours', '20 cpu-minutes' or '900 cpu-seconds' (the space may be left out). One trial that holds half a "
+    "GPU for ten seconds spends five GPU-seconds."
+)
+
+app = typer.Typer(
+    name="nasib-ray",
+    help=f"Budgeted neural architecture search on Ray Tune. {_UNITS}",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+ConfigFile = Annotated[Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="The sweep's configuration.")]
+BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="BUDGET", help=_UNITS)]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME|PATH",
+        help="digits, cifar10, cifar100, mnist, fashion-mnist, svhn; a folder of images per class; Parquet files; or "
+        "the import path of a function, package.module:function.",
+    ),
+]
+StorageOption = Annotated[
+    str | None, typer.Option("--storage", metavar="DIR|URI", help="Where sweeps are kept, as in s3://bucket/sweeps.")
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="The sweep's folder there; an unfinished one of this name goes on."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration, as in --set search.layers=6."),
+]
+PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="The sweep: STORAGE/NAME, a folder or a URI.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"nasib-ray {__version__}")
+        raise typer.Exit
+
+
+def _example(*lines: str) -> str:
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@app.command(epilog=_example("nasib-ray plan examples/digits.yaml --budget '1 cpu-hour'"))
+def plan(
+    config: ConfigFile = None,
+    budget: BudgetOption = None,
+    data: DataOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Measure one epoch on this machine and say what a budget would buy; nothing is spent.
+
+    Prints the epochs of a full search, how many searches the budget buys, the rungs at which they are compared, the
+    memory, the disk, the wall-clock, and the money if `price_per_hour` (of one device) is set.
+    """
+    from nasib_ray.plan import make_plan, plan_report
+
+    console = Console()
+    chosen = _load(config, settings, budget=budget, data=data)
+    with console.status("measuring one epoch") if console.is_terminal else _nothing():
+        made = make_plan(chosen)
+    plan_report(console, made)
+
+
+@app.command(
+    epilog=_example(
+        "nasib-ray sweep examples/digits.yaml",
+        "nasib-ray sweep --data cifar10 --budget '1.5 gpu-days' --storage s3://bucket/sweeps --name first",
+    )
+)
+def sweep(
+    config: ConfigFile = None,
+    budget: BudgetOption = None,
+    data: DataOption = None,
+    storage: StorageOption = None,
+    name: NameOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Run many NASIB searches over k and lambda under one budget.
+
+    Without --name a new name is made. An existing name with the same configuration goes on where it ended; with
+    another configuration it is refused. Ctrl-C ends the sweep with everything saved.
+    """
+    _run(_load(config, settings, budget=budget, data=data, storage=storage, name=name))
+
+
+@app.command(epilog=_example("nasib-ray search --data digits --budget '2 cpu-minutes'"))
+def search(
+    config: ConfigFile = None,
+    budget: BudgetOption = None,
+    data: DataOption = None,
+    storage: StorageOption = None,
+    name: NameOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Run one NASIB search with the whole budget, as the papers do.
+
+    k and lambda are those of the configuration's first point, the papers' k = 0.1 unless it says otherwise.
+    """
+    alone = {"allocator": "equal-share", "searches": 1, "max_concurrent": 1}
+    _run(_load(config, settings, budget=budget, data=data, storage=storage, name=name, **alone))
+
+
+@app.command(epilog=_example("nasib-ray resume ~/nasib_ray_results/first --budget '2 gpu-days'"))
+def resume(path: PathArgument, budget: BudgetOption = None) -> None:
+    """Go on with a sweep that was interrupted, from its journal alone.
+
+    A finished sweep changes nothing, unless --budget raises its budget: then it goes on.
+    """
+    from nasib_ray.config import SweepConfig
+    from nasib_ray.results import load_sweep
+    from nasib_ray.sweep import Place
+
+    known = load_sweep(path)
+    plain = known.state.settings.get("config")
+    if plain is None:
+        raise ValueError(f"{path} was not begun by nasib-ray: run its own script again, which goes on with it")
+    given = known.state.ledger.budget
+    chosen = SweepConfig(**{**plain, "budget": budget or f"{given!r} {known.state.settings['device']}-seconds"})
+    if chosen.budget is not None and chosen.budget.device_seconds < given:
+        raise ValueError(f"--budget {budget} is below the sweep's budget of {given:g} device-seconds: it can be raised")
+    if known.state.end == "finished" and chosen.budget is not None and chosen.budget.device_seconds <= given:
+        print(f"{path} is finished: {known.state.end_why}. A larger --budget would go on with it.")
+        return
+    storage, _, name = path.rstrip("/").rpartition("/")
+    if "://" not in path:
+        here = Path(path).expanduser().resolve()
+        storage, name = str(here.parent), here.name
+    _run(chosen, Place(storage, name))
+
+
+@app.command(epilog=_example("nasib-ray status ~/nasib_ray_results/first --json"))
+def status(
+    path: PathArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; times are in UTC, amounts in seconds.")] = False,
+) -> None:
+    """Say how a sweep stands, while it runs and afterwards; Ray is not started."""
+    from nasib_ray.progress import status_report
+    from nasib_ray.results import load_sweep
+
+    known = load_sweep(path)
+    if as_json:
+        print(json.dumps(known.status(), indent=2))
+    else:
+        status_report(Console(), known)
+
+
+@app.command(epilog=_example("nasib-ray results ~/nasib_ray_results/first --parquet reports.parquet"))
+def results(
+    path: PathArgument,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write comma-separated values.")] = None,
+    parquet: Annotated[Path | None, typer.Option("--parquet", metavar="FILE", help="Write Parquet.")] = None,
+) -> None:
+    """Print or write every report of a sweep, one row each."""
+    from nasib_ray.results import load_sweep
+
+    known = load_sweep(path)
+    if csv is not None:
+        known.to_csv(csv)
+    if parquet is not None:
+        known.to_parquet(parquet)
+    if csv is None and parquet is None:
+        known.to_csv(sys.stdout)
+    else:
+        print(f"wrote {' and '.join(str(file) for file in (csv, parquet) if file is not None)}")
+
+
+def _load(config: Path | None, settings: list[str] | None, **given: Any) -> Any:
+    from nasib_ray.config import SweepConfig
+
+    return SweepConfig.load(config, settings or (), **{key: value for key, value in given.items() if value is not None})
+
+
+def _run(config: Any, place: Any = None) -> None:
+    """Run a sweep with its progress shown; exits with 1 if it failed, 130 if it was interrupted."""
+    from nasib_ray.progress import Progress, final_report
+    from nasib_ray.sweep import Place, check_same, run_sweep
+
+    console = Console()
+    place = place or Place.of(config)
+    check_same(config, place)
+    progress = Progress(console, place.name)
+    progress.start()
+    try:
+        done = run_sweep(config, place, progress)
+    finally:
+        progress.stop()
+    final_report(console, done.state, place.path)
+    if done.state.end != "finished":
+        raise typer.Exit(INTERRUPTED if done.state.end == "interrupted" else 1)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def main(run: Callable[..., Any] = app) -> None:
+    """The console script: users' mistakes are told in a line or two, without a traceback."""
+    # What users name by import path lies where they are, also when the script lies elsewhere.
+    sys.path.insert(0, "")
+    try:
+        sys.exit(run(standalone_mode=False))
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except (ValueError, OSError) as error:
+        print(f"nasib-ray: {error}", file=sys.stderr)
+        sys.exit(2)

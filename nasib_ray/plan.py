@@ -1,0 +1,224 @@
+"""What a budget would buy, from one epoch measured on this machine."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nasib_ray.config import SweepConfig
+from nasib_ray.quiet_ray import usable_cpus
+from schedulers.allocation import planned_horizon
+from schedulers.allocators import rungs_of_horizon
+from schedulers.budget import Budget, format_device_seconds
+
+_KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One trial on this machine.
+
+    Attributes:
+        epoch_seconds: Wall seconds of the first epoch: both passes and the evaluation.
+        setup_seconds: Wall seconds of loading prepared data and building the supernet.
+        checkpoint_bytes: Size of a checkpoint, and ``checkpoint_seconds`` the wall seconds of writing it.
+        memory_bytes: Peak memory of the trial: the GPU's if it has one, else of the whole process.
+        parameters: Parameters of the supernet.
+        device_name: What it was measured on.
+    """
+
+    epoch_seconds: float
+    setup_seconds: float
+    checkpoint_bytes: int
+    checkpoint_seconds: float
+    memory_bytes: int
+    parameters: int
+    device_name: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a budget buys here.
+
+    Attributes:
+        budget: The budget.
+        devices: Budgeted devices that one trial holds.
+        slots: Trials that this machine runs at once.
+        measured: One trial.
+        horizon: Epochs of a full search.
+        full_searches: How many full searches the budget buys.
+        begun: About how many searches will be begun, if one in eta goes on at every rung.
+        rungs: Epochs at which searches are compared.
+        wall_seconds: How long the budget keeps all slots running.
+        disk_bytes: What the checkpoints of all searches take.
+        price: Money for the whole budget, if a price is set.
+    """
+
+    budget: Budget
+    devices: float
+    slots: int
+    measured: Measured
+    horizon: int
+    full_searches: int
+    begun: int
+    rungs: list[int]
+    wall_seconds: float
+    disk_bytes: int
+    price: float | None
+
+
+def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | None = None) -> Plan:
+    """Measure one epoch of the configuration's first search and plan with it.
+
+    Args:
+        config: The sweep's configuration, with a budget.
+        progress: Told of data that are being prepared.
+
+    Raises:
+        ValueError: If there is no budget, this machine cannot hold a trial, or the budget buys no epoch.
+    """
+    budget = config.budget
+    if budget is None:
+        raise ValueError("no budget is given: name one, as in --budget '20 cpu-minutes' or budget: 1.5 gpu-days")
+    held = config.trial.under(budget.device)
+    cpus, gpus = held.cpus or 0.0, held.gpus or 0.0
+    slots = _slots_here(cpus, gpus)
+    slots = slots if config.max_concurrent is None else min(slots, config.max_concurrent)
+    measured = measure(config, max(1, int(cpus)), progress)
+    devices = gpus if budget.device == "gpu" else cpus
+    epoch = measured.epoch_seconds * devices
+    boots = measured.setup_seconds * devices * slots
+    if budget.device_seconds < boots + epoch:
+        least = format_device_seconds(1.2 * (boots + epoch), budget.device)
+        raise ValueError(f"a budget of {budget} is too small for one epoch of one search; about {least} would do")
+    horizon = planned_horizon(budget.device_seconds, boots, config.searches, slots, epoch)
+    epochs = (budget.device_seconds - boots) / epoch
+    rungs = [] if config.allocator == "equal-share" else rungs_of_horizon(horizon, config.rungs)
+    begun = max(1, round(epochs / _epochs_of_one(horizon, rungs, config.eta)))
+    if config.allocator == "equal-share":
+        begun = config.searches
+    return Plan(
+        budget=budget,
+        devices=devices,
+        slots=slots,
+        measured=measured,
+        horizon=horizon,
+        full_searches=max(1, int(epochs / horizon)),
+        begun=begun,
+        rungs=rungs,
+        wall_seconds=budget.device_seconds / (slots * devices),
+        disk_bytes=_KEPT_CHECKPOINTS * measured.checkpoint_bytes * begun,
+        price=None if config.price_per_hour is None else config.price_per_hour * budget.device_seconds / 3600,
+    )
+
+
+def _epochs_of_one(horizon: int, rungs: list[int], eta: int) -> float:
+    """Epochs that a search runs on average, if one in eta goes on at every rung."""
+    borders = [0, *rungs, horizon]
+    steps = [upper - lower for lower, upper in zip(borders, borders[1:], strict=False)]
+    return sum(step / eta**passed for passed, step in enumerate(steps))
+
+
+def _slots_here(cpus: float, gpus: float) -> int:
+    import torch
+
+    fits = [usable_cpus() / cpus] if cpus else []
+    fits += [torch.cuda.device_count() / gpus] if gpus else []
+    slots = int(min(fits) + 1e-9)
+    if slots < 1:
+        raise ValueError(
+            f"a trial holds {cpus:g} CPUs and {gpus:g} GPUs, but this machine has {usable_cpus()} and "
+            f"{torch.cuda.device_count()}: plan where the sweep will run"
+        )
+    return slots
+
+
+def measure(config: SweepConfig, threads: int, progress: Callable[[str, int, int], None] | None = None) -> Measured:
+    """Run one epoch of the configuration's first search here, and save it once."""
+    import torch
+
+    from trainables.data import load_dataset
+    from trainables.nasib import NasibTrainable
+
+    torch.set_num_threads(threads)
+    load_dataset(config.data, progress)
+    started = time.perf_counter()
+    trial = NasibTrainable(config.trial_config(index=0))
+    setup_seconds = time.perf_counter() - started
+    try:
+        report: dict[str, Any] = trial.step()
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            trial.save_checkpoint(folder)
+            checkpoint_seconds = time.perf_counter() - started
+            size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    finally:
+        trial.stop()
+    return Measured(
+        epoch_seconds=report["epoch_seconds"],
+        setup_seconds=setup_seconds,
+        checkpoint_bytes=size,
+        checkpoint_seconds=checkpoint_seconds,
+        memory_bytes=_peak_memory(),
+        parameters=report["parameters"],
+        device_name=report["device_name"],
+    )
+
+
+def _peak_memory() -> int:
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def plan_report(console: Console, plan: Plan) -> None:
+    """Print a plan."""
+    measured, device = plan.measured, plan.budget.device
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    rows = {
+        "budget": f"{plan.budget}, all trials together",
+        "one trial": f"{plan.devices:g} {device.upper()}; {plan.slots} at once on this machine ({measured.device_name})",
+        "supernet": f"{measured.parameters:,} parameters",
+        "one epoch": f"{measured.epoch_seconds:.2f} s ({measured.epoch_seconds * plan.devices:.2f} {device}-seconds)",
+        "full search": f"{plan.horizon} epochs; the budget buys {plan.full_searches} of them",
+        "rungs": f"{', '.join(map(str, plan.rungs)) or 'none'} epochs; about {plan.begun} searches will be begun",
+        "wall-clock": _duration(plan.wall_seconds),
+        "memory": f"{_bytes(measured.memory_bytes)} a trial",
+        "disk": f"{_bytes(plan.disk_bytes)} of checkpoints, {_bytes(measured.checkpoint_bytes)} each",
+    }
+    if plan.price is not None:
+        rows["price"] = f"{plan.price:,.2f}"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"

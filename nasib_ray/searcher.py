@@ -1,0 +1,181 @@
+"""Optuna as a Tune Searcher that is built anew for every suggestion, from the searches as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from nasib_ray.config import SweepConfig
+from nasib_ray.study_log import StudyLog
+from schedulers.sweep_state import SearchRecord
+
+MOST_TOLD = 1000
+"""So many searches are told to Optuna at most: the time of a suggestion grows with them."""
+
+# Optuna draws ten at random first; a budget that buys eight full searches sees no more than some twenty in all.
+_RANDOM_AT_FIRST = 5
+
+
+class StudySearcher(Searcher):
+    """Suggests the configurations of NASIB searches: first the user's points, then the grids, then what Optuna samples.
+
+    It keeps nothing from one suggestion to the next: :meth:`see` shows it all searches, and a suggestion is a function
+    of these and of the sweep's seed. So a resumed sweep needs no state of it.
+
+    Args:
+        config: The sweep's configuration.
+        metric: The metric that searches are ranked by.
+        mode: ``max`` or ``min``.
+        log: Where to write along for optuna-dashboard; None: nowhere.
+    """
+
+    def __init__(
+        self, config: SweepConfig, metric: str = "val_accuracy", mode: str = "max", log: StudyLog | None = None
+    ) -> None:
+        super().__init__(metric=metric, mode=mode)
+        self._config = config
+        self._log = log
+        self._searches: Sequence[SearchRecord] | None = None
+
+    def see(self, searches: Sequence[SearchRecord]) -> None:
+        """Take note of all searches, in the order in which they were made; called before each suggestion."""
+        self._searches = searches
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The whole configuration of the next search, or FINISHED when nothing is left to try.
+
+        Raises:
+            ValueError: If it was not shown the searches since its last suggestion.
+        """
+        if self._searches is None:
+            raise ValueError(
+                "StudySearcher was not shown the searches before a suggestion: hand it to a Tuner by "
+                "with_budget(budget, TuneConfig(search_alg=...)), whose TrialSource does that"
+            )
+        searches, self._searches = self._searches, None
+        number, space = len(searches), self._config.search
+        points = self._config.points
+        given = points[number] if number < len(points) else space.given(number - len(points))
+        if given is None:
+            return Searcher.FINISHED
+        distributions = {key: distribution(axis) for key, axis in space.axes.items()}
+        point = {**given}
+        if not set(distributions) <= set(given):
+            point = {**self._sample(distributions, searches), **given}
+        if self._log is not None:
+            tuned = {key: as_param(axis, point[key]) for key, axis in space.axes.items()}
+            self._log.suggested(trial_id, tuned, distributions)
+        seed = self._config.seed
+        return {
+            **space.settings_of(point),
+            "data": self._config.data.model_dump(mode="json"),
+            "seed": derived_seed(seed, "search", number),
+            "split_seed": seed,
+        }
+
+    def _sample(
+        self, distributions: Mapping[str, BaseDistribution], searches: Sequence[SearchRecord]
+    ) -> dict[str, Any]:
+        space = self._config.search
+        seed = derived_seed(self._config.seed, "suggestion", len(searches))
+        with quiet_optuna():
+            # The searches that run are in the study, but weigh nothing: TPE's constant liar would count them among the
+            # bad ones whatever they report, and those that run longest are the best. On simulated sweeps with 8 slots
+            # that cost a tenth of the suggestions' quality, while nothing was lost with 2.
+            sampler: BaseSampler = (
+                TPESampler(seed=seed, n_startup_trials=_RANDOM_AT_FIRST, multivariate=True, constant_liar=False)
+                if self._config.sampler == "tpe"
+                else RandomSampler(seed=seed)
+            )
+            study = optuna.create_study(direction="maximize" if self._mode == "max" else "minimize", sampler=sampler)
+            study.add_trials(told_trials(searches, space, distributions))
+            params = study.ask(dict(distributions)).params
+        return {key: from_param(axis, params[key]) for key, axis in space.axes.items()}
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Write a ranked value to the log."""
+        if self._log is not None and (value := self._ranked(result)) is not None:
+            self._log.reported(trial_id, result["epochs"], value)
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Write the end of a search to the log; one that was only stopped may go on in a later run."""
+        if self._log is None:
+            return
+        if error:
+            self._log.ended(trial_id, None)
+        elif result:
+            self.on_trial_result(trial_id, result)
+            horizon = result.get("horizon")
+            if horizon is not None and result["epochs"] >= horizon:
+                self._log.ended(trial_id, self._ranked(result))
+
+    def _ranked(self, result: Mapping[str, Any]) -> float | None:
+        value = result.get(self._metric)
+        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def derived_seed(seed: int, purpose: str, number: int) -> int:
+    """A seed of 31 bits for one of many uses of a sweep's seed, the same on every machine."""
+    digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def told_trials(
+    searches: Sequence[SearchRecord], space: SearchSpace, distributions: Mapping[str, BaseDistribution]
+) -> list[FrozenTrial]:
+    """The searches as Optuna is told of them, in the order in which they were made.
+
+    Finished ones are complete, with the last value that they reported: all have come to clock 1 then, while the best
+    value is a maximum over more looks the longer a search ran. Paused ones are pruned, which TPE ranks by how far they
+    came, then by their last value. Whoever has reported nothing yet counts as running. Of more than MOST_TOLD, all
+    finished ones are taken first, then those that came furthest.
+    """
+    states = {"finished": 0, "paused": 1, "running": 1, "failed": 2}
+    ranked = sorted(searches, key=lambda search: (states[search.state], -search.epochs, -search.index))
+    told = []
+    for search in sorted(ranked[:MOST_TOLD], key=lambda search: search.index):
+        point = space.point_of(search.config)
+        if point is None:
+            continue
+        state, value = TrialState.RUNNING, None
+        if search.state == "failed" or (search.state == "finished" and not search.curve):
+            state = TrialState.FAIL
+        elif search.state == "finished":
+            state, value = TrialState.COMPLETE, search.curve[-1][1]
+        elif search.state == "paused" and search.curve:
+            state = TrialState.PRUNED
+        told.append(
+            create_trial(
+                state=state,
+                value=value,
+                params={key: as_param(axis, point[key]) for key, axis in space.axes.items()},
+                distributions=dict(distributions),
+                intermediate_values=dict(search.curve),
+            )
+        )
+    return told
+
+
+def distribution(axis: Axis) -> BaseDistribution:
+    """What Optuna calls the range or the choice."""
+    match axis:
+        case Choice():
+            return CategoricalDistribution([as_param(axis, value) for value in axis.values])
+        case Range(whole=True):
+            return IntDistribution(int(axis.low), int(axis.high), log=axis.log)
+        case Range():
+            return FloatDistribution(axis.low, axis.high, log=axis.log)
+
+
+def as_param(axis: Axis, value: Any) -> Any:
+    """A setting's value as Optuna takes it: lists and mappings among choices become text."""
+    return json.dumps(value) if isinstance(axis, Choice) and isinstance(value, (list, dict)) else value
+
+
+def from_param(axis: Axis, param: Any) -> Any:
+    """The setting's value that :func:`as_param` turned into this."""
+    if isinstance(axis, Choice):
+        return next(value for value in axis.values if as_param(axis, value) == param)
+    return param

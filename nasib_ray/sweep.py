@@ -1,0 +1,171 @@
+"""From a configuration to a sweep's results; a start and a resume are one path."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray.tune import Callback, RunConfig, TuneConfig, Tuner, with_resources
+
+from nasib_ray.budgeted_tuner import with_budget
+from nasib_ray.config import SweepConfig
+from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
+from nasib_ray.results import Sweep, load_sweep, sweep_exists
+from nasib_ray.searcher import StudySearcher
+from schedulers.allocation import Allocator
+from schedulers.allocators import AsyncHalving, EqualShare
+from schedulers.budget_scheduler import BudgetScheduler
+from schedulers.sweep_state import SweepState
+
+METRIC = "val_accuracy"
+
+_PACKAGES = ("nasib-ray", "ray", "torch", "optuna", "pyarrow")
+
+
+class Watcher(Protocol):
+    """Who is told how a sweep gets on."""
+
+    def preparing(self, what: str, done: int, total: int) -> None:
+        """Data are being prepared."""
+
+    def update(self, state: SweepState, slots: int) -> None:
+        """The sweep stands like this; called several times a second."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep is kept.
+
+    Attributes:
+        storage: Its parent folder or URI, absolute.
+        name: Its own name there.
+    """
+
+    storage: str
+    name: str
+
+    @classmethod
+    def of(cls, config: SweepConfig) -> Place:
+        """The place that a configuration names; without a name a new one is made."""
+        storage = config.storage if "://" in config.storage else str(Path(config.storage).expanduser().resolve())
+        made = f"{_slug(config.data.name)}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        return cls(storage.rstrip("/"), config.name or made)
+
+    @property
+    def path(self) -> str:
+        """STORAGE/NAME."""
+        return f"{self.storage}/{self.name}"
+
+
+def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher | None = None) -> Sweep:
+    """Run a sweep to the end of its budget, or go on with one that was interrupted.
+
+    Args:
+        config: All that the sweep is told. Its budget may be larger than the one the sweep was begun with.
+        place: Where it is kept; by default where ``config`` says.
+        watcher: Who is told how it gets on.
+
+    Returns:
+        The sweep as it ended; ``.state.end`` says how.
+
+    Raises:
+        ValueError: If no budget is given, the place holds another sweep, or no node can hold a trial.
+    """
+    if config.budget is None:
+        raise ValueError("no budget is given: name one, as in --budget '20 cpu-minutes' or budget: 1.5 gpu-days")
+    place = place or Place.of(config)
+    check_same(config, place)
+    held = config.trial.under(config.budget.device)
+    needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
+    with quiet_tune(), ray_for_sweep() as own_cluster:
+        check_room(needs)
+        # Imported behind the start of Ray, whose workers import it meanwhile.
+        from trainables.data import load_dataset
+        from trainables.manifest import verify_checkpoint
+        from trainables.nasib import NasibTrainable
+
+        load_dataset(config.data, None if watcher is None else watcher.preparing)
+        tune_config, run_config = with_budget(
+            config.budget,
+            TuneConfig(metric=METRIC, mode="max", search_alg=StudySearcher(config, studies_in(place))),
+            RunConfig(storage_path=place.storage, name=place.name, verbose=0),
+            allocator=allocator_of(config),
+            searches=config.searches,
+            full_epochs=None,
+            epochs_key="epochs",
+            horizon_key="horizon",
+            slice_key="slice_seconds",
+            max_concurrent=config.max_concurrent,
+            verify=verify_checkpoint,
+            settings={"config": config.to_plain(), "versions": versions()},
+            own_cluster=own_cluster,
+        )
+        if watcher is not None:
+            run_config.callbacks.append(_Watch(tune_config.scheduler, watcher.update))
+        trainable = with_resources(NasibTrainable, {name.lower(): amount for name, amount in needs.items()})
+        Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
+    return load_sweep(place.path)
+
+
+def check_same(config: SweepConfig, place: Place) -> None:
+    """Make sure that a place is empty or holds the sweep that a configuration describes.
+
+    Raises:
+        ValueError: If it holds another one; names what differs.
+    """
+    if not sweep_exists(place.path):
+        return
+    known = load_sweep(place.path).state.settings.get("config")
+    if known is None:
+        return
+    differing = SweepConfig.of_plain(known).same_sweep(config)
+    if differing:
+        raise ValueError(
+            f"{place.path} holds a sweep with another configuration; {', '.join(differing)} differ: "
+            f"choose another --name, or go on with that sweep by `nasib-ray resume {place.path}`"
+        )
+
+
+def allocator_of(config: SweepConfig) -> Allocator:
+    """The rule that a configuration names."""
+    if config.allocator == "equal-share":
+        return EqualShare(config.searches)
+    return AsyncHalving(config.rungs, config.eta, config.continue_at_once)
+
+
+def studies_in(place: Place) -> Path | None:
+    """The folder for what other programs read of Optuna's study; None if the storage is no local folder."""
+    return None if "://" in place.storage else Path(place.path)
+
+
+def versions() -> dict[str, str]:
+    """The versions that results depend on, and the machine."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _slug(name: str) -> str:
+    last = name.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    return "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in last) or "sweep"
+
+
+class _Watch(Callback):
+    """Passes the sweep's state on after every step of Tune's."""
+
+    def __init__(self, scheduler: BudgetScheduler, tell: Callable[[SweepState, int], None]) -> None:
+        self._scheduler = scheduler
+        self._tell = tell
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._tell(self._scheduler.state, self._scheduler.slots)

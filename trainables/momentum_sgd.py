@@ -1,0 +1,52 @@
+"""SGD with momentum over weights of which each batch uses a few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class MomentumSGD:
+    """SGD with momentum, L2 penalty and gradient clipping (section 4.1) that touches only what has a gradient.
+
+    It computes what torch.optim.SGD computes. That one costs every worker process 1.4 CPU-seconds of imports (the
+    compiler) before its first step, and set-up is paid from the budget.
+
+    Args:
+        parameters: (name, parameter) of all weights.
+        momentum: Of every weight's own past gradients.
+        weight_decay: L2 penalty.
+        gradient_clip: Largest norm of the whole gradient.
+
+    Attributes:
+        momentum: The momentum buffers of the weights that ever had a gradient, by name.
+    """
+
+    def __init__(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], momentum: float, weight_decay: float, gradient_clip: float
+    ) -> None:
+        self.momentum: dict[str, Tensor] = {}
+        self._parameters = tuple(parameters)
+        self._factor = momentum
+        self._weight_decay = weight_decay
+        self._gradient_clip = gradient_clip
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Take one step with the gradients that there are, and drop them; the other weights and momenta stay as is."""
+        used = [(name, parameter) for name, parameter in self._parameters if parameter.grad is not None]
+        for name, parameter in used:
+            if name not in self.momentum:
+                self.momentum[name] = torch.zeros_like(parameter)
+        weights: list[Tensor] = [parameter for _, parameter in used]
+        buffers = [self.momentum[name] for name, _ in used]
+        nn.utils.clip_grad_norm_(weights, self._gradient_clip)
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        torch._foreach_add_(gradients, weights, alpha=self._weight_decay)
+        torch._foreach_mul_(buffers, self._factor)
+        torch._foreach_add_(buffers, gradients)
+        torch._foreach_add_(weights, buffers, alpha=-learning_rate)
+        for weight in weights:
+            weight.grad = None

@@ -1,0 +1,71 @@
+"""How far a search is: what it has done, what the last epoch measured, and the sums over the running one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class EpochTotals:
+    """Sums over the part of the running epoch that is done, kept on the device until the epoch ends.
+
+    Attributes:
+        weight_loss: Losses of the weight pass, each times its number of images; float64 scalar.
+        alpha_loss: The same of the architecture pass.
+        correct: Correctly classified images of the selection part; int64 scalar.
+        seconds: Wall seconds.
+    """
+
+    weight_loss: Tensor
+    alpha_loss: Tensor
+    correct: Tensor
+    seconds: float = 0.0
+
+    @classmethod
+    def zero(cls, device: torch.device) -> EpochTotals:
+        """Nothing done."""
+        return cls(
+            torch.zeros((), dtype=torch.float64, device=device),
+            torch.zeros((), dtype=torch.float64, device=device),
+            torch.zeros((), dtype=torch.int64, device=device),
+        )
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What a whole epoch measured.
+
+    Attributes:
+        train_loss: Mean loss of the weight pass.
+        architecture_loss: Mean loss of the architecture pass.
+        val_accuracy: Of the argmax network with shared weights, on the selection part.
+        val_accuracy_stderr: Its standard error, sqrt(a (1 - a) / n) for n images.
+        epoch_seconds: Wall seconds of both passes and the evaluation, over all slices.
+    """
+
+    train_loss: float
+    architecture_loss: float
+    val_accuracy: float
+    val_accuracy_stderr: float
+    epoch_seconds: float
+
+
+@dataclass
+class Position:
+    """How far a search is, without its tensors.
+
+    Attributes:
+        batches: Batches done, of all passes and epochs.
+        history: Every horizon that the search was told, as (batches done by then, horizon).
+        last_epoch: What the last whole epoch measured.
+        best_val_accuracy: Over all epochs; NaN before the first is done.
+    """
+
+    batches: int = 0
+    history: list[tuple[int, int | None]] = field(default_factory=list)
+    last_epoch: EpochResult | None = None
+    best_val_accuracy: float = math.nan
