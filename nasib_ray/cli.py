@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -214,6 +213,8 @@ def _run(config: Any, place: Any = None) -> None:
     progress.start()
     try:
         done = run_sweep(config, place, progress)
+    except KeyboardInterrupt as interrupt:
+        raise typer.Exit(INTERRUPTED) from interrupt
     finally:
         progress.stop()
     final_report(console, done.state, place.path)
@@ -226,19 +227,12 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def main(run: Callable[..., Any] = app) -> None:
+def main() -> None:
     """The console script: users' mistakes are told in a line or two, without a traceback."""
     # What users name by import path lies where they are, also when the script lies elsewhere.
     sys.path.insert(0, "")
     try:
-        sys.exit(run(standalone_mode=False))
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
+        app()
     except (ValueError, OSError) as error:
         print(f"nasib-ray: {error}", file=sys.stderr)
         sys.exit(2)

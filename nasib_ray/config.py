@@ -38,6 +38,10 @@ def _budget(value: Any) -> Budget:
     return value if isinstance(value, Budget) else Budget.parse(value)
 
 
+def _budget_text(budget: Budget) -> str:
+    return str(budget)
+
+
 def _search(value: Any) -> SearchSpace:
     return value if isinstance(value, SearchSpace) else SearchSpace.parse(value)
 
@@ -104,7 +108,7 @@ class SweepConfig(BaseModel):
         data: What to search on: a name, a path, or a mapping of DataSettings.
         search: SearchSettings, each fixed or tuned as :meth:`SearchSpace.parse` says.
         points: Partial points that are tried first. None: the paper's k = 0.1, if k is tuned.
-        searches: How many full searches the budget is to buy.
+        searches: How many full searches the budget is to buy; no more than there are to try, if all is fixed or grids.
         sampler: How tuned settings are drawn: "tpe" learns from the searches so far, "random" does not.
         allocator: Which search gets the next slice: "async-halving" or "equal-share".
         rungs: Shares of the horizon at which searches are compared.
@@ -123,7 +127,7 @@ class SweepConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    budget: Annotated[InstanceOf[Budget], BeforeValidator(_budget), PlainSerializer(str)] | None = None
+    budget: Annotated[InstanceOf[Budget], BeforeValidator(_budget), PlainSerializer(_budget_text)] | None = None
     data: Annotated[DataSettings, BeforeValidator(_data)] = DataSettings()
     search: Annotated[InstanceOf[SearchSpace], BeforeValidator(_search), PlainSerializer(SearchSpace.plain)] = Field(
         default_factory=lambda: SearchSpace.parse({})
@@ -204,6 +208,15 @@ class SweepConfig(BaseModel):
         if problems:
             raise Problems("\n".join(problems))
         return checked
+
+    @field_validator("searches")
+    @classmethod
+    def _cap_searches(cls, searches: int, info: ValidationInfo) -> int:
+        search: SearchSpace | None = info.data.get("search")
+        if search is None or search.size is None:
+            return searches
+        # Shares of the budget for searches that cannot come would stay unspent.
+        return min(searches, len(info.data.get("points", ())) + search.size)
 
     @field_validator("trial")
     @classmethod

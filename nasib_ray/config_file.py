@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_config_file(path: str | PathLike[str]) -> dict[str, Any]:
+def read_config_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The mapping that a YAML file holds; an empty file gives an empty one.
 
     Raises:
@@ -57,10 +57,13 @@ def read_config_file(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def with_values(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with further values put in: keys of a section beside its other ones, all else in its place."""
+    """A configuration with further values put in: keys of a section beside its other ones, all else in its place.
+
+    A text in place of the section ``data`` is its ``name``, so that another data set keeps the other settings.
+    """
     result = dict(values)
     for key, value in more.items():
-        before = result.get(key)
+        before, value = _as_section(key, result.get(key)), _as_section(key, value)
         if key in SECTIONS and isinstance(before, Mapping) and isinstance(value, Mapping):
             value = {**before, **value}
         result[key] = value
@@ -70,26 +73,22 @@ def with_values(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str,
 def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A configuration with ``key=value`` texts put in; keys of a section are dotted, values are YAML.
 
-    A section that was given as a text (``data: digits``) is taken for its ``name``.
-
     Raises:
         ValueError: A text has no ``=`` or no key, or its value is not YAML.
     """
     result = dict(values)
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not (equals and key.strip()):
+        key, equals, text = (part.strip() for part in override.partition("="))
+        if not (equals and key):
             raise Problems(f"{override!r} sets nothing: write KEY=VALUE, such as search.layers=6")
-        value = _parse(text, f"the value of {key.strip()!r}")
-        section, dot, inner = key.strip().partition(".")
-        if not (dot and section in SECTIONS):
-            result[key.strip()] = value
-            continue
-        before: Any = {} if result.get(section) is None else result[section]
-        if section == "data" and isinstance(before, str):
-            before = {"name": before}
-        result[section] = {**before, inner: value} if isinstance(before, Mapping) else before
+        value = _parse(text, f"the value of {key!r}")
+        section, dot, inner = key.partition(".")
+        result = with_values(result, {section: {inner: value}} if dot and section in SECTIONS else {key: value})
     return result
+
+
+def _as_section(key: str, value: Any) -> Any:
+    return {"name": os.fspath(value)} if key == "data" and isinstance(value, (str, os.PathLike)) else value
 
 
 def _parse(text: str, place: str) -> Any:

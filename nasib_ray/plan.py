@@ -86,10 +86,8 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     Raises:
         ValueError: If there is no budget, this machine cannot hold a trial, or the budget buys no epoch.
     """
-    budget = config.budget
-    if budget is None:
-        raise ValueError("no budget is given: name one, as in --budget '20 cpu-minutes' or budget: 1.5 gpu-days")
-    held = config.trial.under(budget.device)
+    held, budget = config.resources, config.budget
+    assert budget is not None, "resources are known only under a budget"
     cpus, gpus = held.cpus or 0.0, held.gpus or 0.0
     slots = _slots_here(cpus, gpus)
     slots = slots if config.max_concurrent is None else min(slots, config.max_concurrent)
@@ -146,13 +144,18 @@ def measure(config: SweepConfig, threads: int, progress: Callable[[str, int, int
     """Run one epoch of the configuration's first search here, and save it once."""
     import torch
 
+    from nasib_ray.searcher import StudySearcher
     from trainables.data import load_dataset
     from trainables.nasib import NasibTrainable
 
+    searcher = StudySearcher(config)
+    searcher.see([])
+    first = searcher.suggest("plan")
+    assert isinstance(first, dict), "every configuration has a first search"
     torch.set_num_threads(threads)
     load_dataset(config.data, progress)
     started = time.perf_counter()
-    trial = NasibTrainable(config.trial_config(index=0))
+    trial = NasibTrainable(first)
     setup_seconds = time.perf_counter() - started
     try:
         report: dict[str, Any] = trial.step()

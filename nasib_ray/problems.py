@@ -79,8 +79,8 @@ def problems_of(error: ValidationError, model: type[BaseModel], values: Mapping[
             path.append(part)
             value = value.get(part) if isinstance(value, Mapping) else None
             rule = rule_of(owner, part)
-            inner = _field(owner, part).annotation
-            if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            inner: Any = _field(owner, part).annotation
+            if not hasattr(inner, "model_fields"):
                 break
             owner = inner
         assert rule is not None, f"a validation complained of no key: {detail}"
@@ -117,7 +117,7 @@ def allowed_values(schema: Mapping[str, Any]) -> str:
                 "exclusiveMaximum": "below",
                 "maximum": "at most",
             }
-            limits = [f"{words} {schema[bound]}" for bound, words in bounds.items() if bound in schema]
+            limits = [f"{words} {schema[bound]:.15g}" for bound, words in bounds.items() if bound in schema]
             return f"{names.get(str(kind), str(kind))} {' and '.join(limits)}".rstrip()
 
 

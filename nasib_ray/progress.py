@@ -9,6 +9,7 @@ from datetime import timedelta
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.text import Text
 
 from nasib_ray.results import Sweep
@@ -72,9 +73,9 @@ class Progress:
         """Begin to show, before anything is known of the sweep."""
         self._began = self._clock.monotonic()
         if self._console.is_terminal:
-            waiting = Text(f"{self._name}: starting Ray and the first trials", "dim")
-            # No refreshing thread: it would read the state while the driver changes it.
-            self._live = Live(waiting, console=self._console, auto_refresh=False, transient=True)
+            waiting = Spinner("line", Text(f"{self._name}: starting Ray and the first trials", "dim"))
+            # Its thread turns the spinner; what update() hands it is never changed behind its back.
+            self._live = Live(waiting, console=self._console, transient=True)
             self._live.start(refresh=True)
 
     def preparing(self, what: str, done: int, total: int) -> None:
@@ -114,7 +115,8 @@ class Progress:
             self._live.update(self._view(status, slots, left), refresh=True)
         else:
             best = f"best {status['metric']} {incumbent_value(status, self._signs)}" if status["incumbent"] else ""
-            self._line("; ".join(part for part in (budget_line(status), states_line(status), best, left) if part))
+            told = (budget_line(status), states_line(status, slots), best, left)
+            self._line("; ".join(part for part in told if part))
 
     def stop(self) -> None:
         """Take the live table down; a second call does nothing."""
@@ -124,7 +126,7 @@ class Progress:
 
     def _view(self, status: SweepStatus, slots: int, left: str) -> RenderableType:
         width, height = self._console.size
-        head = f"{self._name}: {states_line(status)} ({count(slots, 'slot')})"
+        head = f"{self._name}: {states_line(status, slots)}"
         rows = max(1, min(_BEST_SHOWN, height - _LINES_BESIDE_TRIALS))
         parts: list[RenderableType] = [
             at_edges(Text(head, "bold"), Text(self._elapsed(), "dim"), self._signs),
@@ -150,8 +152,10 @@ class Progress:
     def _tell_events(self, state: SweepState) -> None:
         known, self._known = self._known, {name: (it.state, it.failures) for name, it in state.searches.items()}
         leader, self._leader = self._leader, state.incumbent.id if state.incumbent else None
-        if known is None:  # What a resumed sweep did before is no news.
-            return
+        if known is None:
+            if state.runs > 1:  # What a resumed sweep did before is no news.
+                return
+            known = {}
         for name, search in state.searches.items():
             before = known.get(name)
             if before != (search.state, search.failures) and (told := self._news(search, before, state)):

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ray
 
-PRELOADED = "trainables.nasib"
-"""Workers import this while they wait for work, so that no trial holds a device while it imports."""
+from schedulers.tune_internals import plain_environment
+
+logger = logging.getLogger(__name__)
+
+READY_FOLDER = "NASIB_RAY_READY_FOLDER"
+"""The environment variable by which workers are told where to say that they are ready."""
+
+_LONGEST_WAIT_SECONDS = 60.0
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -32,31 +42,44 @@ def quiet_tune() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@contextmanager
-def ray_for_sweep(preload: bool = True) -> Iterator[bool]:
-    """A Ray cluster to run on: the one that RAY_ADDRESS names or this process is connected to, else one of our own.
+@dataclass(frozen=True)
+class SweepCluster:
+    """The Ray cluster that a sweep runs on.
 
-    Args:
-        preload: Whether the workers of an own cluster import torch and the Trainable before they have work.
-
-    Yields:
-        Whether the cluster is our own, and so ends with this process.
+    Attributes:
+        own: Whether it was started for the sweep, and ends with this process.
+        ready: Where its workers tell that they have imported what they preload; None if they do not.
     """
+
+    own: bool
+    ready: Path | None = None
+
+    def await_workers(self) -> None:
+        """Wait until the workers have imported what they preload; a trial would hold its device meanwhile.
+
+        They are watched from outside: a worker that has run a task is not used for a trial.
+        """
+        until = time.monotonic() + _LONGEST_WAIT_SECONDS
+        while self.ready is not None and len(list(self.ready.iterdir())) < usable_cpus():
+            if time.monotonic() > until:
+                logger.warning("the workers have not imported torch within %.0f s", _LONGEST_WAIT_SECONDS)
+                return
+            time.sleep(0.1)
+
+
+@contextmanager
+def ray_for_sweep() -> Iterator[SweepCluster]:
+    """A Ray cluster: the one that this process is connected to or RAY_ADDRESS names, else one of our own."""
     if ray.is_initialized():
-        yield False
+        yield SweepCluster(own=False)
         return
-    own = not os.environ.get("RAY_ADDRESS")
-    # The workers import what the user named by import path from where the user is.
-    paths = [os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
-    settings = {"PYTHONPATH": os.pathsep.join(paths)}
-    if "RAY_AUTH_MODE" not in os.environ and own:
-        # With the mode unset Ray makes a token as well, and warns.
-        settings["RAY_AUTH_MODE"] = "token"
-    if preload:
-        settings["RAY_preload_python_modules"] = PRELOADED
     try:
-        with _environment(settings if own else {}):
-            if own:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+            yield SweepCluster(own=False)
+            return
+        with TemporaryDirectory(prefix="nasib-ray-") as folder, plain_environment() as variables:
+            with _environment({**variables, **_own_settings(folder)}):
                 ray.init(
                     address="local",
                     num_cpus=usable_cpus(),
@@ -64,11 +87,22 @@ def ray_for_sweep(preload: bool = True) -> Iterator[bool]:
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                 )
-            else:
-                ray.init(logging_level=logging.ERROR, log_to_driver=False)
-            yield own
+            yield SweepCluster(own=True, ready=Path(folder))
     finally:
         ray.shutdown()
+
+
+def _own_settings(ready: str) -> dict[str, str]:
+    """The environment of an own cluster's processes, which is also the workers'."""
+    # The workers import what the user named by import path from where the user is.
+    paths = [os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "RAY_preload_python_modules": "nasib_ray.preloaded",
+        READY_FOLDER: ready,
+        # Ray ends idle workers above this number, by default that of the processors, and counts busy ones in.
+        "RAY_num_workers_soft_limit": str(2 * usable_cpus()),
+    }
 
 
 def usable_cpus() -> int:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from nasib_ray.config import SweepConfig
-from nasib_ray.study_log import StudyLog
+from nasib_ray.search_space import Axis, Choice, Range, SearchSpace
+from nasib_ray.study_log import StudyLog, quiet_optuna
 from schedulers.sweep_state import SearchRecord
 
 MOST_TOLD = 1000
@@ -18,7 +26,7 @@ MOST_TOLD = 1000
 _RANDOM_AT_FIRST = 5
 
 
-class StudySearcher(Searcher):
+class StudySearcher(Searcher):  # type: ignore[misc,unused-ignore]
     """Suggests the configurations of NASIB searches: first the user's points, then the grids, then what Optuna samples.
 
     It keeps nothing from one suggestion to the next: :meth:`see` shows it all searches, and a suggestion is a function
@@ -59,7 +67,7 @@ class StudySearcher(Searcher):
         points = self._config.points
         given = points[number] if number < len(points) else space.given(number - len(points))
         if given is None:
-            return Searcher.FINISHED
+            return str(Searcher.FINISHED)
         distributions = {key: distribution(axis) for key, axis in space.axes.items()}
         point = {**given}
         if not set(distributions) <= set(given):

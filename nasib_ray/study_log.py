@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -59,42 +59,51 @@ class StudyLog:
 
     def suggested(self, search: str, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
         """Write down a new search with its parameters."""
-        with self._storing() as storage:
+
+        def append(storage: BaseStorage) -> None:
             trial = create_trial(
                 state=TrialState.RUNNING,
                 params=dict(params),
                 distributions=dict(distributions),
                 user_attrs={_SEARCH: search},
             )
-            if storage is not None:
-                self._open[search] = storage.create_new_trial(self._study, trial)
+            self._open[search] = storage.create_new_trial(self._study, trial)
+
+        self._write(append)
 
     def reported(self, search: str, epochs: int, value: float) -> None:
         """Write down a value; nothing happens for a search that is not in the log, or ended there."""
-        with self._storing() as storage:
-            if storage is not None and search in self._open:
+
+        def append(storage: BaseStorage) -> None:
+            if search in self._open:
                 storage.set_trial_intermediate_value(self._open[search], epochs, value)
+
+        self._write(append)
 
     def ended(self, search: str, value: float | None) -> None:
         """Write down that a search is finished, with its last value, or failed (None)."""
-        with self._storing() as storage:
-            if storage is not None and search in self._open:
+
+        def append(storage: BaseStorage) -> None:
+            if search in self._open:
                 state = TrialState.FAIL if value is None else TrialState.COMPLETE
                 values = None if value is None else [value]
                 storage.set_trial_state_values(self._open.pop(search), state, values)
 
-    @contextmanager
-    def _storing(self) -> Iterator[BaseStorage | None]:
-        """The storage, None once it is broken; opened at the first use, so that a searcher can be pickled before."""
+        self._write(append)
+
+    def _write(self, append: Callable[[BaseStorage], None]) -> None:
+        if self._broken:
+            return
         try:
             with quiet_optuna():
-                if self._storage is None and not self._broken:
+                # Opened at the first use: a searcher is pickled before.
+                if self._storage is None:
                     self._storage = self._opened()
-                yield self._storage
+                append(self._storage)
         # Half a line that a crash left, a full disk, a lock that cannot be had: Optuna lets anything through.
         except Exception as error:
             logger.warning("%s is not written any further, only optuna-dashboard misses it: %r", self._file, error)
-            self._storage, self._broken = None, True
+            self._broken = True
 
     def _opened(self) -> BaseStorage:
         self._file.parent.mkdir(parents=True, exist_ok=True)

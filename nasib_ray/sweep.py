@@ -18,6 +18,7 @@ from nasib_ray.config import SweepConfig
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.searcher import StudySearcher
+from nasib_ray.study_log import StudyLog
 from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget_scheduler import BudgetScheduler
@@ -53,9 +54,8 @@ class Place:
     @classmethod
     def of(cls, config: SweepConfig) -> Place:
         """The place that a configuration names; without a name a new one is made."""
-        storage = config.storage if "://" in config.storage else str(Path(config.storage).expanduser().resolve())
         made = f"{_slug(config.data.name)}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        return cls(storage.rstrip("/"), config.name or made)
+        return cls(config.storage_path.rstrip("/"), config.name or made)
 
     @property
     def path(self) -> str:
@@ -77,13 +77,12 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
     Raises:
         ValueError: If no budget is given, the place holds another sweep, or no node can hold a trial.
     """
-    if config.budget is None:
-        raise ValueError("no budget is given: name one, as in --budget '20 cpu-minutes' or budget: 1.5 gpu-days")
+    held = config.resources
+    assert config.budget is not None, "resources are known only under a budget"
     place = place or Place.of(config)
     check_same(config, place)
-    held = config.trial.under(config.budget.device)
     needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
-    with quiet_tune(), ray_for_sweep() as own_cluster:
+    with quiet_tune(), ray_for_sweep() as cluster:
         check_room(needs)
         # Imported behind the start of Ray, whose workers import it meanwhile.
         from trainables.data import load_dataset
@@ -91,9 +90,10 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         from trainables.nasib import NasibTrainable
 
         load_dataset(config.data, None if watcher is None else watcher.preparing)
+        cluster.await_workers()
         tune_config, run_config = with_budget(
             config.budget,
-            TuneConfig(metric=METRIC, mode="max", search_alg=StudySearcher(config, studies_in(place))),
+            TuneConfig(metric=METRIC, mode="max", search_alg=StudySearcher(config, METRIC, "max", _study_log(config, place))),
             RunConfig(storage_path=place.storage, name=place.name, verbose=0),
             allocator=allocator_of(config),
             searches=config.searches,
@@ -104,7 +104,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
             max_concurrent=config.max_concurrent,
             verify=verify_checkpoint,
             settings={"config": config.to_plain(), "versions": versions()},
-            own_cluster=own_cluster,
+            own_cluster=cluster.own,
         )
         if watcher is not None:
             run_config.callbacks.append(_Watch(tune_config.scheduler, watcher.update))
@@ -124,7 +124,7 @@ def check_same(config: SweepConfig, place: Place) -> None:
     known = load_sweep(place.path).state.settings.get("config")
     if known is None:
         return
-    differing = SweepConfig.of_plain(known).same_sweep(config)
+    differing = SweepConfig(**known).same_sweep(config)
     if differing:
         raise ValueError(
             f"{place.path} holds a sweep with another configuration; {', '.join(differing)} differ: "
@@ -139,9 +139,9 @@ def allocator_of(config: SweepConfig) -> Allocator:
     return AsyncHalving(config.rungs, config.eta, config.continue_at_once)
 
 
-def studies_in(place: Place) -> Path | None:
-    """The folder for what other programs read of Optuna's study; None if the storage is no local folder."""
-    return None if "://" in place.storage else Path(place.path)
+def _study_log(config: SweepConfig, place: Place) -> StudyLog | None:
+    """What optuna-dashboard reads; None if the storage is no local folder, as Optuna writes to nothing else."""
+    return None if config.stored_in_uri else StudyLog(Path(place.path))
 
 
 def versions() -> dict[str, str]:
@@ -166,6 +166,10 @@ class _Watch(Callback):
     def __init__(self, scheduler: BudgetScheduler, tell: Callable[[SweepState, int], None]) -> None:
         self._scheduler = scheduler
         self._tell = tell
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles callbacks for a Tuner.restore, which is never done, and a terminal has no pickle."""
+        return {}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._tell(self._scheduler.state, self._scheduler.slots)

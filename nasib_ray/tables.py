@@ -128,7 +128,7 @@ def incumbent_facts(status: SweepStatus, signs: Signs, whole: bool) -> Table:
         whole: Whether a long architecture is shown in full, over several lines.
     """
     facts = Table.grid(padding=0)
-    facts.add_column(width=LABEL_WIDTH, min_width=LABEL_WIDTH, style="bold")
+    facts.add_column(width=LABEL_WIDTH, min_width=LABEL_WIDTH, overflow=signs.overflow, style="bold")
     facts.add_column(overflow="fold" if whole else signs.overflow, no_wrap=not whole)
     incumbent = status["incumbent"]
     if incumbent is None:
@@ -153,10 +153,10 @@ def account_table(status: SweepStatus, signs: Signs) -> Table:
     sums += [("granted", granted, "promised to running trials")] if granted else []
     sums += [("left", status["left_device_seconds"], "")]
     table = _table(signs)
-    table.add_column("account", no_wrap=True, min_width=LABEL_WIDTH - 1)
+    table.add_column("account", no_wrap=True, overflow=signs.overflow, min_width=LABEL_WIDTH - 1)
     for name in (f"{status['device'] or 'device'}-seconds", "share"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, style="dim")
+        table.add_column(name, justify="right", no_wrap=True, overflow=signs.overflow)
+    table.add_column(no_wrap=True, overflow=signs.overflow, style="dim")
     for part in (kinds, sums):
         for name, amount, meaning in part:
             share = f"{100 * amount / budget:.1f} %" if budget else ""
@@ -170,7 +170,7 @@ def at_edges(left: Text, right: Text, signs: Signs) -> Table:
     """Two texts on one line, at the left and at the right edge; the left one is cut if they do not fit."""
     line = Table.grid(expand=True, padding=0)
     line.add_column(ratio=1, no_wrap=True, overflow=signs.overflow)
-    line.add_column(justify="right", no_wrap=True)
+    line.add_column(justify="right", no_wrap=True, overflow=signs.overflow)
     line.add_row(left, right)
     return line
 
@@ -186,10 +186,13 @@ def budget_line(status: SweepStatus) -> str:
     return f"{spent} of {budget / size:,.2f} {device}-{unit}s spent, {granted} granted, {left} left"
 
 
-def states_line(status: SweepStatus) -> str:
-    """How many trials are in which state."""
+def states_line(status: SweepStatus, slots: int | None = None) -> str:
+    """How many trials are in which state; of those that run, how many could, if that is known."""
     states: Counter[str] = Counter(trial["state"] for trial in status["trials"])
-    return ", ".join(f"{states[name]} {name}" for name in STATE_STYLES if name in states) or "no trial yet"
+    counts = {name: f"{states[name]}" for name in STATE_STYLES if name in states}
+    if slots is not None:
+        counts = {**counts, "running": f"{states['running']}/{slots}"}
+    return ", ".join(f"{counts[name]} {name}" for name in STATE_STYLES if name in counts) or "no trial yet"
 
 
 def incumbent_value(status: SweepStatus, signs: Signs) -> str:

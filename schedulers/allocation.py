@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from schedulers.sweep_state import SearchRecord
 
+WORTH_COMPARING = 4
+"""A horizon of fewer epochs has no rung before its end, and k and lambda hardly any effect."""
+
 SLICE_MARGIN = 1.1
 """What a slice may take, over the time that its epochs took lately: a grant must cover a slow epoch too."""
 
@@ -103,9 +106,12 @@ def planned_horizon(budget: float, boots: float, searches: int, slots: int, epoc
         epoch: Device-seconds of one epoch.
 
     Returns:
-        At least 1.
+        At least 1; at least WORTH_COMPARING, with fewer searches, if one slot can run so many.
     """
-    return max(1, int((budget - boots) / max(searches, slots) / max(epoch, 1e-9)))
+    slot_epochs, search_epochs = (
+        int((budget - boots) / count / max(epoch, 1e-9)) for count in (slots, max(searches, slots))
+    )
+    return max(1, search_epochs, min(WORTH_COMPARING, slot_epochs))
 
 
 class Allocator(ABC):

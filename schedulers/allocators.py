@@ -159,9 +159,8 @@ class AsyncHalving(Allocator):
             whole = search.horizon or full
             # At least one epoch: what is left may be too little for every slot, and still enough for this one.
             within = max(1, sweep.epochs_within(search, sweep.wall_seconds_left, _REPLAN_MARGIN))
-            reach = min(within, sweep.affordable(search), whole - search.epochs)
-            if reach >= 1:
-                epochs = min(reach, math.ceil(SLICE_SHARE * full))
+            reach, epochs = _reach(min(within, whole - search.epochs), SLICE_SHARE * full, sweep.affordable(search))
+            if epochs >= 1:
                 return Slice(search.id, epochs, search.epochs + reach if sweep.horizon_told else whole, "endgame")
         reach = min(full, sweep.affordable(None))
         if not waiting and sweep.more_searches and reach >= 2:
@@ -209,7 +208,16 @@ class EqualShare(Allocator):
             return Slice(name, 1, None, "measure")
         gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
         share = (sweep.budget - gone) / max(1, self._searches - len(sweep.ended)) - held
-        reach = min(sweep.epochs_within(search, share / sweep.devices, _REPLAN_MARGIN), affordable)
-        if reach < 1:
-            return None
-        return Slice(name, min(reach, math.ceil(SLICE_SHARE * (done + reach))), done + reach, "share")
+        within = sweep.epochs_within(search, share / sweep.devices, _REPLAN_MARGIN)
+        reach, epochs = _reach(within, SLICE_SHARE * (done + within), affordable)
+        return Slice(name, epochs, done + reach, "share") if epochs >= 1 else None
+
+
+def _reach(within: int, longest: float, affordable: int) -> tuple[int, int]:
+    """How far a search can come, and the slice of it that comes next.
+
+    Only a slice must be affordable for certain: the horizon is planned again before the next one. The last slice must
+    fit whole, or the search would not come to its last epoch.
+    """
+    epochs = min(within, math.ceil(longest), affordable)
+    return (epochs, epochs) if within <= math.ceil(longest) else (within, epochs)

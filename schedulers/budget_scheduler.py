@@ -313,6 +313,11 @@ class BudgetScheduler(TrialScheduler):
         if self._source is not None:
             self._source.set_finished()
 
+    @property
+    def slots(self) -> int:
+        """How many trials can run now."""
+        return 0 if self._run is None else self._run.slots()
+
     def debug_string(self) -> str:
         """One line for Tune's own reporters."""
         ledger = self.state.ledger

@@ -330,7 +330,7 @@ class SweepCore:
     def _settle_training(self, name: str, step_seconds: float) -> None:
         """Kind train is the reported step time; what was held beside it in this time is set-up."""
         held, trained = self._trained.pop(name, 0.0), step_seconds * self.rules.devices
-        spare = self.state.ledger.spent_by_trial.get(name, {}).get("setup", 0.0)
+        spare = self.state.ledger.unsaved.get(name, {}).get("setup", 0.0)
         if held > trained:
             self.append("relabel", trial=name, **{"from": "train", "to": "setup"}, amount=round(held - trained, 6))
         elif min(trained - held, spare) > 0:

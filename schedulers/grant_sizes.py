@@ -59,8 +59,10 @@ class GrantSizes:
         if epoch is None:
             # Of a large budget no more than a part at first: if set-up hangs, only that is lost.
             first = max(view.budget / (4 * view.slots), _FIRST_GUESS_SECONDS * view.devices)
-            amount = min(view.free * share, first * 2**search.failures)
-            return amount, amount / view.devices - self.overhead(amount, reuse)
+            least = 2 * view.devices * (self._rules.boot_seconds + self._rules.save_seconds + self._rules.grace_seconds)
+            # Rather one slot that comes to a result than many that cannot even boot.
+            amount = min(view.free, max(view.free * share, least), first * 2**search.failures)
+            return amount, max(0.0, amount / view.devices - self.overhead(amount, reuse))
         margin = SLICE_MARGIN if piece.why in ("endgame", "share") else _ROOMY_MARGIN
         stepping = max(piece.epochs * epoch, search.slowest_seconds) * margin
         amount = min(view.free, view.devices * (view.overhead_seconds + stepping))

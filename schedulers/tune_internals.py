@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import ray
 from ray.train._internal.checkpoint_manager import _CheckpointManager
 from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint
+from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -117,6 +119,23 @@ def give_checkpoints(trial: Trial, checkpoints: Sequence[tuple[Checkpoint, int]]
     for checkpoint, iteration in checkpoints:
         trial.on_checkpoint(_TrainingResult(checkpoint=checkpoint, metrics={"training_iteration": iteration}))
         trial.storage.current_checkpoint_index = int(str(checkpoint.path).rsplit("_", 1)[1])
+
+
+@contextmanager
+def plain_environment() -> Iterator[dict[str, str]]:
+    """Let trials start in the cluster's own environment, so that processes which wait already can take them.
+
+    Tune gives every trial a runtime environment of its own, for which Ray always starts a new process.
+
+    Yields:
+        The variables that Tune would have set for each trial; the cluster's processes must have them instead.
+    """
+    variables = class_cache.DEFAULT_ENV_VARS
+    class_cache.DEFAULT_ENV_VARS = {}
+    try:
+        yield dict(variables)
+    finally:
+        class_cache.DEFAULT_ENV_VARS = variables
 
 
 def error_of(trial: Trial) -> str:

@@ -11,7 +11,7 @@ from trainables.candidates import candidate_names, check_name
 
 # Log-uniform ranges in which k and lambda are tuned by default.
 DEFAULT_K_RANGE: tuple[float, float] = (0.01, 0.5)
-DEFAULT_LAMBDA_RANGE: tuple[float, float] = (0.005, 0.1)
+DEFAULT_LAMBDA_RANGE: tuple[float, float] = (0.002, 0.1)
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(ge=1)]

@@ -72,7 +72,14 @@ class Driver:
     def rest(self, name: str, state: str = "paused", why: str = "slice ended") -> None:
         search = self.state.searches[name]
         self.write("checkpoint", trial=name, path=f"{name}/checkpoint", epochs=search.epochs, iteration=search.epochs)
-        self.write("release", grant=search.grant, trial=name, amount=0.0)
+        self.leave(name, state, why)
+
+    def crash(self, name: str, state: str, why: str) -> None:
+        self.write("failure", trial=name, epochs=0, why=why)
+        self.leave(name, state, why)
+
+    def leave(self, name: str, state: str, why: str) -> None:
+        self.write("release", grant=self.state.searches[name].grant, trial=name, amount=0.0)
         self.write("state", trial=name, state=state, why=why)
 
     def end(self, state: str = "finished", why: str = "2.0 cpu-seconds remain, too little for another slice") -> None:
@@ -118,6 +125,5 @@ def driver(make_driver: Callable[[], Driver]) -> Driver:
     made.nasib_epochs("s_00001", 0.6, None)
     made.grant("s_00002", 30.0, 2, 3)
     made.charge("s_00002", "lost", 2.5)
-    made.write("failure", trial="s_00002", epochs=0, why="ValueError: k is 0.5")
-    made.rest("s_00002", "failed", "ValueError: k is 0.5")
+    made.crash("s_00002", "failed", "ValueError: k is 0.5")
     return made

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -65,7 +65,7 @@ class Process:
     ends: float
     slice_seconds: float = math.inf
     stepped: float = 0.0
-    working: bool = True
+    state: Literal["working", "idle", "stopping"] = "working"
     step: float = 0.0
     whole: bool = True
 
@@ -111,13 +111,13 @@ class Simulation:
             self.tick()
             if self.start():
                 continue
-            if all(process.ends == math.inf for process in self.processes.values()):
+            if not self.busy():
                 break
             self.advance()
-        self.clock.advance(self.world.stop if self.processes else 0.0)
-        self.tick()
-        self.processes.clear()
-        self.tick()
+        for process in self.processes.values():
+            self.stop(process)
+        while self.processes:
+            self.advance()
         self.core.end(interrupted=False)
         return self.core.state
 
@@ -130,9 +130,18 @@ class Simulation:
             self.kills += 1
             self.gone(self.processes[key], killed=True)
 
+    def busy(self) -> list[str]:
+        return [process.trial for process in self.processes.values() if process.state != "idle"]
+
+    def idle(self) -> list[Process]:
+        return [process for process in self.processes.values() if process.state == "idle"]
+
+    def stop(self, process: Process) -> None:
+        process.state, process.phase, process.ends = "stopping", "idle", self.clock.monotonic() + self.world.stop
+
     def gone(self, process: Process, killed: bool = False) -> None:
         del self.processes[process.key]
-        if killed and process.working:
+        if killed and process.state == "working":
             self.core.crashed(process.trial, "killed")
             trial, search = self.trials[process.trial], self.core.state.searches[process.trial]
             trial.epochs, trial.duration, trial.gone = trial.saved
@@ -140,8 +149,7 @@ class Simulation:
         self.core.close(process.grant)
 
     def start(self) -> bool:
-        idle = [process for process in self.processes.values() if not process.working and process.ends == math.inf]
-        busy = [process.trial for process in self.processes.values() if process not in idle]
+        idle, busy = self.idle(), self.busy()
         offer = self.core.next_slice(self.world.slots, busy, [process.grant for process in idle])
         if offer is None:
             return False
@@ -159,7 +167,7 @@ class Simulation:
         restore = self.world.save if self.trials[name].epochs else 0.0
         if idle:
             process = idle[0]
-            process.trial, process.grant, process.working = name, search.grant, True
+            process.trial, process.grant, process.state = name, search.grant, "working"
             process.ends = self.clock.monotonic() + self.world.reset + restore
         else:
             self.boots += 1
@@ -186,8 +194,10 @@ class Simulation:
             self.phase_ended(soonest)
 
     def phase_ended(self, process: Process) -> None:
-        if not process.working:
+        if process.state == "stopping":
             self.gone(process)
+        elif process.state == "idle":
+            self.stop(process)
         elif process.phase == "setup":
             process.phase = "train"
             self.begin_step(process)
@@ -227,8 +237,7 @@ class Simulation:
         verdict = self.core.report(name, metrics, stopping=False, pausable=True)
         search = self.core.state.searches[name]
         if verdict == "pause" and not self.world.told:
-            at_work = [p.trial for p in self.processes.values() if p.ends < math.inf]
-            if self.core.keep_slot(name, self.world.slots, at_work):
+            if self.core.keep_slot(name, self.world.slots, self.busy()):
                 assert search.grant is not None
                 process.grant, verdict = search.grant, "continue"
         if verdict == "continue":
@@ -243,6 +252,7 @@ class Simulation:
         trial.saved = (trial.epochs, trial.duration, trial.gone)
         complete = self.core.complete(self.core.state.searches[name]) and not trial.gone
         self.core.moved(name, "finished" if complete else "paused", "")
-        idle = any(not p.working and p.ends == math.inf for p in self.processes.values())
-        process.working, process.phase = False, "idle"
-        process.ends = math.inf if self.world.reuse and not idle else self.clock.monotonic() + self.world.stop
+        if self.world.reuse and not self.idle():
+            process.state, process.phase, process.ends = "idle", "idle", self.clock.monotonic() + 5.0
+        else:
+            self.stop(process)

@@ -203,3 +203,19 @@ def test_the_papers_network_steps_saves_and_restores(tmp_path: Path, caplog: pyt
     save_search(_advance(restored, 1), got)
     assert state_of(got) == state_of(expected)
     assert not caplog.records
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_a_search_steps_saves_and_goes_on(
+    digits: Dataset, small_config: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = TrialSettings.from_config({**small_config, "data": {**small_config["data"], "crop": True}})
+    search = Search(settings, digits, torch.device("cuda", 0))
+    _advance(search, 9)
+    save_search(search, tmp_path)
+    restored = Search(settings, digits, torch.device("cuda", 0))
+    load_search(restored, tmp_path)
+    assert torch.equal(restored.parameters.alpha, search.parameters.alpha)
+    _advance(restored, len(restored.plan))
+    assert restored.epochs == 1

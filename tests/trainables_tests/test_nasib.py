@@ -346,7 +346,7 @@ def test_in_tune_on_a_reused_actor(make: Make, small_config: dict[str, Any], tmp
     try:
         results = Tuner(
             tune.with_resources(Worker, {"cpu": 1}),
-            param_space={**small_config, "seed": tune.grid_search([1, 2, 3])},
+            param_space={**small_config, "seed": tune.grid_search([1, 2])},
             tune_config=TuneConfig(metric="val_accuracy", mode="max", reuse_actors=True),
             run_config=RunConfig(
                 storage_path=str(tmp_path / "results"),
@@ -358,9 +358,9 @@ def test_in_tune_on_a_reused_actor(make: Make, small_config: dict[str, Any], tmp
         ray.shutdown()
     assert not results.errors
     metrics = [result.metrics or {} for result in results]
-    assert [one["threads"] for one in metrics] == [1, 1, 1]
+    assert [one["threads"] for one in metrics] == [1, 1]
     assert all(one["handled"] for one in metrics)
-    assert len({one["pid"] for one in metrics}) < 3
+    assert len({one["pid"] for one in metrics}) == 1
     for result in results:
         assert result.checkpoint is not None
         direct = make(seed=(result.metrics or {})["seed"])

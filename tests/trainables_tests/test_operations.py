@@ -29,6 +29,7 @@ def test_every_operation_keeps_the_shape(name: str, size: tuple[int, int]) -> No
     assert build_operation(name, 3)(x).shape == x.shape
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize(("i", "j"), [(1, 1), (3, 3), (2, 2), (1, 4), (8, 3), (6, 9)])
 def test_a_convolution_equals_the_plain_one_in_output_and_gradient(i: int, j: int) -> None:
     operation = build_operation(f"conv{i}x{j}", 3)

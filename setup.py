@@ -1,0 +1,79 @@
+"""Packaging; the settings of tools are in pyproject.toml."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "nasib_ray/version.py").read_text(encoding="utf-8"), re.MULTILINE
+)
+assert VERSION is not None, "nasib_ray/version.py holds no version"
+
+ROOMS = ["nasib_ray", "schedulers", "trainables"]
+
+setup(
+    name="nasib-ray",
+    version=VERSION[1],
+    description="Budgeted neural architecture search (NASIB) on Ray Tune: one global budget of device-time",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=[
+        "neural architecture search",
+        "hyperparameter optimization",
+        "budget",
+        "ray",
+        "tune",
+        "optuna",
+        "pytorch",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    packages=ROOMS,
+    package_data={room: ["py.typed"] for room in ROOMS},
+    python_requires=">=3.10",
+    install_requires=[
+        "filelock>=3.12",
+        "numpy>=1.26",
+        "optuna>=4.0",
+        "pandas>=2.1",
+        "pillow>=10.0",
+        "pyarrow>=15.0",
+        "pydantic>=2.6",
+        "PyYAML>=6.0",
+        "ray[tune]>=2.54",
+        "rich>=13.7",
+        "safetensors>=0.4.3",
+        "scikit-learn>=1.3",
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "typer>=0.12",
+    ],
+    extras_require={
+        # Formatting and strictness differ between the releases of these two, so that they are held.
+        "dev": [
+            "hypothesis>=6.100",
+            "mypy>=2.4,<2.5",
+            "pre-commit>=3.5",
+            "pytest>=8.0",
+            "ruff>=0.17.6,<0.18",
+            "scipy>=1.11",
+            "types-PyYAML>=6.0",
+        ],
+        "tensorboard": ["tensorboard>=2.15"],
+    },
+    entry_points={"console_scripts": ["nasib-ray = nasib_ray.cli:main"]},
+)
