@@ -25,7 +25,7 @@ from nasib_ray.config_file import SECTIONS, read_config_file, with_overrides, wi
 from nasib_ray.problems import Problems, keys_of, problems_of, unknown_key, wrong_value
 from nasib_ray.search_space import SearchSpace
 from schedulers.budget import Budget, Device
-from trainables.settings import DataSettings, SearchSettings
+from trainables.settings import BUILTIN_NAMES, DataSettings, SearchSettings
 
 DEFAULT_STORAGE = "~/nasib_ray_results"
 
@@ -291,8 +291,6 @@ def _is_relative_path(name: str) -> bool:
     if path.is_absolute() or not path.exists():
         return False
     if len(path.parts) == 1:
-        # A word: a built-in set goes before a folder of its name. The list lies beside what imports torch.
-        from trainables.data_sources import BUILTIN_NAMES
-
+        # A word: a built-in set goes before a folder of its name.
         return name not in BUILTIN_NAMES
     return True

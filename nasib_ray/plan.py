@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from rich.table import Table
 
 from nasib_ray.config import SweepConfig
 from nasib_ray.quiet_ray import usable_cpus
-from schedulers.allocation import planned_horizon
+from schedulers.allocation import SLICE_MARGIN, planned_horizon
 from schedulers.allocators import rungs_of_horizon
 from schedulers.budget import Budget, format_device_seconds
+from schedulers.rules import Rules
 
 _KEPT_CHECKPOINTS = 2
 
@@ -95,9 +98,10 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     devices = gpus if budget.device == "gpu" else cpus
     epoch = measured.epoch_seconds * devices
     boots = measured.setup_seconds * devices * slots
-    if budget.device_seconds < boots + epoch:
-        least = format_device_seconds(1.2 * (boots + epoch), budget.device)
-        raise ValueError(f"a budget of {budget} is too small for one epoch of one search; about {least} would do")
+    least = devices * (measured.setup_seconds + measured.checkpoint_seconds + Rules.grace_seconds) + SLICE_MARGIN * epoch
+    if budget.device_seconds < least:
+        enough = format_device_seconds(math.ceil(1.5 * least), budget.device)
+        raise ValueError(f"a budget of {budget} is too small for one epoch of one search; about {enough} would do")
     horizon = planned_horizon(budget.device_seconds, boots, config.searches, slots, epoch)
     epochs = (budget.device_seconds - boots) / epoch
     rungs = [] if config.allocator == "equal-share" else rungs_of_horizon(horizon, config.rungs)
@@ -122,8 +126,8 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
 def _epochs_of_one(horizon: int, rungs: list[int], eta: int) -> float:
     """Epochs that a search runs on average, if one in eta goes on at every rung."""
     borders = [0, *rungs, horizon]
-    steps = [upper - lower for lower, upper in zip(borders, borders[1:], strict=False)]
-    return sum(step / eta**passed for passed, step in enumerate(steps))
+    steps = [upper - lower for lower, upper in pairwise(borders)]
+    return float(sum(step / eta**passed for passed, step in enumerate(steps)))
 
 
 def _slots_here(cpus: float, gpus: float) -> int:
@@ -193,13 +197,14 @@ def plan_report(console: Console, plan: Plan) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column()
+    rungs = f"after {', '.join(map(str, plan.rungs))} epochs" if plan.rungs else "none, every search runs to its end"
     rows = {
         "budget": f"{plan.budget}, all trials together",
-        "one trial": f"{plan.devices:g} {device.upper()}; {plan.slots} at once on this machine ({measured.device_name})",
+        "one trial": f"{plan.devices:g} {device.upper()}; {plan.slots} at once here ({measured.device_name})",
         "supernet": f"{measured.parameters:,} parameters",
         "one epoch": f"{measured.epoch_seconds:.2f} s ({measured.epoch_seconds * plan.devices:.2f} {device}-seconds)",
         "full search": f"{plan.horizon} epochs; the budget buys {plan.full_searches} of them",
-        "rungs": f"{', '.join(map(str, plan.rungs)) or 'none'} epochs; about {plan.begun} searches will be begun",
+        "rungs": f"{rungs}; about {plan.begun} searches will be begun",
         "wall-clock": _duration(plan.wall_seconds),
         "memory": f"{_bytes(measured.memory_bytes)} a trial",
         "disk": f"{_bytes(plan.disk_bytes)} of checkpoints, {_bytes(measured.checkpoint_bytes)} each",

@@ -23,6 +23,7 @@ from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget_scheduler import BudgetScheduler
 from schedulers.sweep_state import SweepState
+from trainables.data_place import check_place
 
 METRIC = "val_accuracy"
 
@@ -81,6 +82,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
     assert config.budget is not None, "resources are known only under a budget"
     place = place or Place.of(config)
     check_same(config, place)
+    check_place(config.data)
     needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
     with quiet_tune(), ray_for_sweep() as cluster:
         check_room(needs)
@@ -91,9 +93,10 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
 
         load_dataset(config.data, None if watcher is None else watcher.preparing)
         cluster.await_workers()
+        searcher = StudySearcher(config, METRIC, "max", _study_log(config, place))
         tune_config, run_config = with_budget(
             config.budget,
-            TuneConfig(metric=METRIC, mode="max", search_alg=StudySearcher(config, METRIC, "max", _study_log(config, place))),
+            TuneConfig(metric=METRIC, mode="max", search_alg=searcher),
             RunConfig(storage_path=place.storage, name=place.name, verbose=0),
             allocator=allocator_of(config),
             searches=config.searches,
@@ -160,7 +163,7 @@ def _slug(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in last) or "sweep"
 
 
-class _Watch(Callback):
+class _Watch(Callback):  # type: ignore[misc]
     """Passes the sweep's state on after every step of Tune's."""
 
     def __init__(self, scheduler: BudgetScheduler, tell: Callable[[SweepState, int], None]) -> None:

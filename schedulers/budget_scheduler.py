@@ -33,7 +33,7 @@ _UNSEEN_SECONDS = {True: 5.0, False: 60.0}
 """What a trial may have gone on for after its driver died, on a cluster of the driver's own and on another."""
 
 
-class BudgetScheduler(TrialScheduler):
+class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
     """A Tune scheduler that spends one budget of device-time over all trials and never more.
 
     Works together with :class:`~schedulers.trial_source.TrialSource` and :class:`SweepCallback`;
@@ -324,7 +324,7 @@ class BudgetScheduler(TrialScheduler):
         return f"Budget: {ledger.spent:.0f} of {ledger.budget:.0f} device-seconds spent, {ledger.granted:.0f} granted"
 
 
-class SweepCallback(Callback):
+class SweepCallback(Callback):  # type: ignore[misc]
     """Tells the scheduler of checkpoints, of Ctrl-C and of the end.
 
     Args:

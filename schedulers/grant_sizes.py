@@ -33,7 +33,8 @@ class GrantSizes:
         """
         rules, state = self._rules, self._state
         boot = rules.boot_seconds if state.boot_seconds is None else state.boot_seconds * 1.25 + 0.5
-        save = rules.save_seconds if state.save_seconds is None else state.save_seconds * 1.5 + 0.2
+        # Generous, as a process is killed when it takes longer, and what is not used comes back.
+        save = rules.save_seconds if state.save_seconds is None else state.save_seconds * 2 + 0.5
         # A process that is used again loads a checkpoint, which takes about what saving it took.
         start = rules.reset_seconds + save if reuse else boot
         known = state.boot_seconds is not None and state.save_seconds is not None

@@ -44,7 +44,7 @@ class SeesSearches(Protocol):
         """Take note of all searches, also paused, running and failed ones, in the order in which they were made."""
 
 
-class TrialSource(SearchAlgorithm):
+class TrialSource(SearchAlgorithm):  # type: ignore[misc]
     """Hands a trial to Tune only when the allocator wants one and a slot is there.
 
     Tune starts every pending trial whether its scheduler wants it or not, so the scheduler alone cannot hold a
@@ -74,7 +74,8 @@ class TrialSource(SearchAlgorithm):
     @property
     def metric(self) -> str | None:
         """The metric of the wrapped algorithm."""
-        return self._inner.metric
+        metric: str | None = self._inner.metric
+        return metric
 
     @property
     def total_samples(self) -> int:

@@ -13,10 +13,11 @@ from torch import Tensor
 from trainables.augmentation import BatchTransform
 from trainables.candidates import is_import_path
 from trainables.data_cache import cache_folder, open_decoded
-from trainables.data_sources import BUILTIN_NAMES, Source, builtin_source, own_source
+from trainables.data_place import check_place
+from trainables.data_sources import Source, builtin_source, own_source
 from trainables.image_files import folder_source, parquet_source
 from trainables.labels import stratified_order
-from trainables.settings import DataSettings
+from trainables.settings import BUILTIN_NAMES, DataSettings
 
 __all__ = ["BatchTransform", "Dataset", "ImageSet", "Splits", "load_dataset", "make_splits"]
 
@@ -158,30 +159,16 @@ def make_splits(labels: Tensor, settings: DataSettings, seed: int) -> Splits:
 
 
 def _find_source(settings: DataSettings, downloads: Path) -> Source:
+    check_place(settings)
     name = settings.name
     path = Path(name).expanduser()
     if name in BUILTIN_NAMES:
         return builtin_source(settings, downloads)
     if is_import_path(name) and not path.exists():
         return own_source(settings)
-    if settings.root:
-        raise ValueError(
-            f"data.root = {settings.root!r} has no meaning for data.name = {name!r}: give the whole path as data.name "
-            "(data.root is for built-in sets and for functions of your own)"
-        )
-    if path.is_dir():
-        return parquet_source(path) if any(path.glob("*.parquet")) else folder_source(path)
-    if path.suffix == ".parquet" and path.is_file():
+    if path.is_file() or any(path.glob("*.parquet")):
         return parquet_source(path)
-    what = (
-        "is a file, but not a Parquet file"
-        if path.exists()
-        else f"is no built-in data set, and there is no {path.absolute()}"
-    )
-    raise ValueError(
-        f"data.name = {name!r} {what}: give one of {', '.join(BUILTIN_NAMES)}, the path of a folder of images "
-        "(ROOT/CLASS/*.png), the path of a Parquet file or of a folder of them, or package.module:function"
-    )
+    return folder_source(path)
 
 
 def _subset(train: ImageSet, count: int) -> ImageSet:

@@ -26,7 +26,6 @@ _TORCHVISION_CLASSES = {
     "fashion-mnist": "FashionMNIST",
     "svhn": "SVHN",
 }
-BUILTIN_NAMES = ("digits", *_TORCHVISION_CLASSES)
 
 
 @dataclass(frozen=True)

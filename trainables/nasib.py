@@ -120,6 +120,7 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
             "best_val_accuracy": search.position.best_val_accuracy,
             "architecture": list(search.architecture().operations),
             "epoch_seconds": whole.epoch_seconds if whole else None,
+            "epoch_fraction": search.position.batches % len(search.plan) / len(search.plan) if cut else 1.0,
             "cut": cut,
             "interrupted": interrupted,
             "alpha_entropy": search.alpha_entropy(),

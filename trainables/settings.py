@@ -13,6 +13,9 @@ from trainables.candidates import candidate_names, check_name
 DEFAULT_K_RANGE: tuple[float, float] = (0.01, 0.5)
 DEFAULT_LAMBDA_RANGE: tuple[float, float] = (0.002, 0.1)
 
+BUILTIN_NAMES = ("digits", "cifar10", "cifar100", "mnist", "fashion-mnist", "svhn")
+"""Data sets that are known by name; anything else is a path or an import path."""
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -34,7 +37,7 @@ class DataSettings(_Settings):
         name: "digits", "cifar10", "cifar100", "mnist", "fashion-mnist", "svhn", a path, or "package.module:function".
         root: Folder in which the data set's own files lie or are downloaded to. None: inside ``cache``.
         download: Whether files that are missing may be downloaded.
-        image_size: Height and width in pixels to which images are brought. None: as they are.
+        image_size: Pixels to which images are brought: of both sides, or (height, width). None: as they are.
         subset: Number of training images used in all. None: every one.
         alpha_images: Images that train alpha: a count or a fraction. None: the data set's default.
         selection_images: Images on which an architecture is judged: a count or a fraction. None: the default.
@@ -47,7 +50,7 @@ class DataSettings(_Settings):
     name: str = Field(default="cifar10", min_length=1)
     root: str | None = None
     download: bool = True
-    image_size: PositiveInt | None = None
+    image_size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
     subset: PositiveInt | None = None
     alpha_images: PositiveInt | Fraction | None = None
     selection_images: PositiveInt | Fraction | None = None

@@ -206,7 +206,7 @@ class TestEndgame:
         observe(allocator, 8, 0.5)
         assert ask(allocator, search(0, 8), **endgame(6.35)) == Slice("t0", 3, 11, "endgame")
         piece = ask(allocator, search(0, 8), **endgame(6.35, overhead_seconds=0.0))
-        assert piece == Slice("t0", 4, 13, "endgame"), "a slice is a quarter of the full horizon"
+        assert piece == Slice("t0", 4, 14, "endgame"), "a slice is a quarter of the full horizon"
 
     def test_a_horizon_is_never_lengthened(self) -> None:
         allocator = AsyncHalving()

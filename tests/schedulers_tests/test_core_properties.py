@@ -1,0 +1,260 @@
+"""The core under any interleaving of what trials, processes, drivers and the disk can do."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from schedulers.allocation import Allocator
+from schedulers.allocators import AsyncHalving, EqualShare
+from schedulers.budget import Budget
+from schedulers.clock import SimulatedClock
+from schedulers.core import SweepCore
+from schedulers.ledger import KINDS
+from schedulers.meter import Holding, Phase
+from schedulers.rules import Rules
+from schedulers.sweep_state import SweepState
+from tests.schedulers_tests.conftest import MemoryBook
+
+SLOTS = 3
+TICK = 0.5
+
+
+@dataclass
+class Process:
+    """A live process: at work for a trial, idle, or stopping (so told, or killed) and gone at the next reading."""
+
+    trial: str
+    grant: str
+    phase: Phase = "setup"
+    idle: bool = False
+    stopping: bool = False
+
+
+class Interleavings(RuleBasedStateMachine):
+    @initialize(
+        budget=st.floats(5.0, 400.0),
+        devices=st.sampled_from([0.5, 1.0, 2.0]),
+        told=st.booleans(),
+        equal=st.booleans(),
+        mode=st.sampled_from(["max", "min"]),
+    )
+    def begin(self, budget: float, devices: float, told: bool, equal: bool, mode: str) -> None:
+        self.budget = budget
+        self.equal = equal
+        self.rules = Rules(
+            devices, "value", mode, "epochs", None if told else 9, 4, told, told, boot_seconds=4.0
+        )  # fmt: skip
+        self.clock = SimulatedClock(unix=1.7e9)
+        self.book = MemoryBook(self.clock, [])
+        self.seen = self.unseen = self.lost = 0.0
+        self.trials = 0
+        self.drive()
+
+    def drive(self) -> None:
+        """A driver begins, with what the journal says."""
+        self.processes: dict[str, Process] = {}
+        self.read: set[str] = set()
+        self.booted = 0
+        allocator: Allocator = EqualShare(4) if self.equal else AsyncHalving()
+        state = SweepState.replay(None, self.book.records)
+        self.core = SweepCore(self.book, state, allocator, self.clock, self.rules)
+        self.core.enter_run(Budget(self.budget, "cpu"), {"device": "cpu"}, SLOTS, 5.0)
+        self.core.tick({})
+
+    def holdings(self) -> dict[str, Holding]:
+        devices = self.rules.devices
+        return {key: Holding(p.trial, p.grant, devices, p.phase) for key, p in self.processes.items()}
+
+    def at_work(self) -> list[str]:
+        return [key for key, p in self.processes.items() if not p.idle and not p.stopping]
+
+    def gone(self, key: str) -> None:
+        self.core.close(self.processes.pop(key).grant)
+
+    # What time does
+
+    @rule(ticks=st.integers(1, 12))
+    def time_passes(self, ticks: int) -> None:
+        for _ in range(ticks):
+            self.clock.advance(TICK)
+            self.seen += TICK * self.rules.devices * len(self.read | set(self.processes))
+            self.read = set(self.processes)
+            self.core.tick(self.holdings())
+            for key in [key for key, process in self.processes.items() if process.stopping]:
+                self.gone(key)
+            for key in self.core.overdue(self.holdings()):
+                self.kill(key, "killed: only its grace was left")
+
+    def kill(self, key: str, why: str) -> None:
+        process = self.processes[key]
+        if not process.idle and not process.stopping:
+            search = self.core.state.searches[process.trial]
+            self.core.crashed(search.id, why)
+            self.core.moved(search.id, "failed" if search.failures >= 3 else "paused", why)
+        process.stopping, process.idle = True, False
+
+    # What the driver does
+
+    @rule()
+    def a_slot_is_filled(self) -> None:
+        idle = [key for key, process in self.processes.items() if process.idle]
+        busy = [process.trial for key, process in self.processes.items() if key not in idle]
+        offer = self.core.next_slice(SLOTS, busy, [self.processes[key].grant for key in idle])
+        if offer is None:
+            return
+        piece, view = offer
+        if piece.search is None:
+            self.trials += 1
+            self.core.add_search(f"t{self.trials}", {})
+        name = piece.search or f"t{self.trials}"
+        search = self.core.state.searches[name]
+        reuse = self.processes[idle[0]].grant if idle else None
+        self.core.book(piece, search, view, reuse, 1 / (SLOTS - len(busy)))
+        self.core.flush()
+        if not idle:
+            self.booted += 1
+        assert search.grant is not None
+        self.processes[idle[0] if idle else f"p{self.booted}"] = Process(name, search.grant)
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data(), value=st.floats(-1, 1) | st.just(math.nan), cut=st.booleans(), step=st.floats(0.0, 6.0))
+    def a_step_ends(self, data: st.DataObject, value: float, cut: bool, step: float) -> None:
+        key = data.draw(st.sampled_from(self.at_work()))
+        process = self.processes[key]
+        search = self.core.state.searches[process.trial]
+        cut = cut and self.rules.slice_told
+        metrics = {
+            "value": value, "epochs": search.epochs + (not cut), "cut": cut, "time_this_iter_s": step,
+            "epoch_seconds": None if cut else step,
+        }  # fmt: skip
+        verdict = self.core.report(process.trial, metrics, stopping=False, pausable=True)
+        process.phase = "train" if verdict == "continue" else "checkpoint"
+        if verdict == "pause" and not self.rules.slice_told:
+            busy = [process.trial for process in self.processes.values() if not process.idle]
+            if self.core.keep_slot(process.trial, SLOTS, busy):
+                assert search.grant is not None
+                process.grant, process.phase = search.grant, "train"
+                return
+        if verdict != "continue":
+            self.save(process)
+            self.core.moved(process.trial, "paused" if verdict == "pause" else "finished", "")
+            process.idle, process.phase = True, "idle"
+
+    def save(self, process: Process) -> None:
+        self.core.saving(process.trial)
+        self.core.checkpointed(process.trial, f"{process.trial}/{len(self.book.records)}", len(self.book.records))
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data())
+    def a_process_begins_to_train(self, data: st.DataObject) -> None:
+        self.processes[data.draw(st.sampled_from(self.at_work()))].phase = "train"
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data())
+    def a_trial_saves(self, data: st.DataObject) -> None:
+        self.save(self.processes[data.draw(st.sampled_from(self.at_work()))])
+
+    # What goes wrong
+
+    @precondition(lambda self: self.at_work())
+    @rule(data=st.data())
+    def a_process_dies(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(self.at_work()))
+        search = self.core.state.searches[self.processes[key].trial]
+        self.core.post()
+        unsaved, before = 0.0, self.core.state.ledger.spent_by_kind["lost"]
+        for record in self.book.records:
+            if record.get("trial") == search.id and record["event"] in ("checkpoint", "failure"):
+                unsaved = 0.0
+            elif record.get("trial") == search.id and record["event"] == "charge" and record["kind"] != "lost":
+                unsaved += record["amount"]
+        self.kill(key, "boom")
+        assert self.core.state.ledger.spent_by_kind["lost"] - before == pytest.approx(unsaved, abs=1e-4)
+        kept = search.checkpoints[-1].epochs if search.checkpoints else 0
+        assert search.epochs == kept
+
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def an_idle_process_is_stopped(self, data: st.DataObject) -> None:
+        process = self.processes[data.draw(st.sampled_from(sorted(self.processes)))]
+        if process.idle:
+            process.idle, process.stopping = False, True
+
+    @rule(kept=st.floats(0.0, 1.0))
+    def the_driver_dies(self, kept: float) -> None:
+        """All that was flushed is there, and any part of the rest; processes hold on for as long as is foreseen."""
+        on_disk = self.book.flushed + int(kept * (len(self.book.records) - self.book.flushed))
+        known = SweepState.replay(None, self.book.records[:on_disk])
+        # What was not posted or flushed is at most a second's; then 5 seconds pass, or the rest of the grant.
+        self.unseen = sum(
+            min(grant.left, 6.0 * self.rules.devices) for grant in known.ledger.grants.values()
+        )  # fmt: skip
+        self.seen = known.ledger.spent + self.unseen
+        self.book = MemoryBook(self.clock, self.book.records[:on_disk])
+        self.clock.advance(5.0)
+        self.drive()
+        assert self.core.state.ledger.spent == pytest.approx(self.seen)
+        assert self.core.state.ledger.grants == {}
+        assert all(search.state != "running" for search in self.core.state.searches.values())
+
+    @rule(more=st.floats(0.0, 50.0))
+    def the_driver_is_interrupted_and_the_budget_raised(self, more: float) -> None:
+        for key in list(self.processes):
+            self.kill(key, "interrupted")
+            self.gone(key)
+        self.time_passes(1)
+        self.core.end(interrupted=True)
+        assert self.core.state.ledger.granted == 0.0
+        self.budget += more
+        self.drive()
+
+    @precondition(lambda self: self.book.records)
+    @rule(data=st.data())
+    def an_old_record_comes_again(self, data: st.DataObject) -> None:
+        before = json.dumps(self.core.state.to_json())
+        self.core.state.apply(data.draw(st.sampled_from(self.book.records)))
+        assert json.dumps(self.core.state.to_json()) == before
+
+    @rule(cut=st.floats(0.0, 1.0))
+    def a_replay_gives_the_same_state(self, cut: float) -> None:
+        at = int(cut * len(self.book.records))
+        snapshot = json.dumps(SweepState.replay(None, self.book.records[:at]).to_json())
+        for begin in (at, max(0, at - 5)):
+            assert SweepState.replay(json.loads(snapshot), self.book.records[begin:]) == self.core.state
+
+    # What must always be true
+
+    @invariant()
+    def the_budget_holds(self) -> None:
+        ledger = self.core.state.ledger
+        assert ledger.spent + ledger.granted <= self.budget + 1e-6
+
+    @invariant()
+    def kinds_sum_to_what_was_held(self) -> None:
+        self.core.post()
+        ledger = self.core.state.ledger
+        assert ledger.spent == pytest.approx(self.seen, abs=1e-3)
+        assert all(held >= -1e-4 for held in ledger.spent_by_kind.values()), ledger.spent_by_kind
+        for kind in KINDS:
+            of_trials = sum(kinds.get(kind, 0.0) for kinds in ledger.spent_by_trial.values())
+            assert ledger.spent_by_kind[kind] == pytest.approx(of_trials, abs=1e-4)
+
+    @invariant()
+    def what_runs_has_a_grant_on_disk(self) -> None:
+        flushed: list[dict[str, Any]] = self.book.records[: self.book.flushed]
+        booked = {record["grant"] for record in flushed if record["event"] == "grant"}
+        if not self.rules.slice_told:
+            return
+        assert {process.grant for process in self.processes.values()} <= booked
+
+
+Interleavings.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestInterleavings = Interleavings.TestCase
