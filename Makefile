@@ -52,4 +52,5 @@ test: $(INSTALLED)
 	  export NASIB_RAY_CACHE="$$scratch/cache" && unset RAY_ADDRESS && \
 	  $(BIN)/pytest -m 'not ray and not slow' --basetemp="$$scratch/unit" && \
 	  $(BIN)/pytest -m 'ray and not slow' --basetemp="$$scratch/ray" && \
-	  $(BIN)/nasib-ray sweep examples/digits.yaml --budget '40 cpu-seconds' --storage "$$scratch/sweeps" --name demo
+	  $(BIN)/nasib-ray sweep examples/digits.yaml --budget '40 cpu-seconds' --storage "$$scratch/sweeps" --name demo && \
+	  { set +x; } 2>/dev/null && echo && echo 'All checks and tests passed.'

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.tune import RunConfig, TuneConfig
 from ray.tune.schedulers import FIFOScheduler
 
@@ -75,7 +74,6 @@ def with_budget(
     halving = AsyncHalving(eta=eta, continue_at_once=False, rungs=geometric_rungs(grace_period, eta, max_t))
     terms.setdefault("max_concurrent", tune_config.max_concurrent_trials)
     terms.setdefault("full_epochs", max_t)
-    terms.setdefault("own_cluster", not ray.is_initialized())
     budget = Budget.parse(budget) if isinstance(budget, str) else budget
     scheduler = BudgetScheduler(Terms(budget=budget, **terms), allocator or halving)
     tune_config.scheduler = scheduler

@@ -98,7 +98,9 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     devices = gpus if budget.device == "gpu" else cpus
     epoch = measured.epoch_seconds * devices
     boots = measured.setup_seconds * devices * slots
-    least = devices * (measured.setup_seconds + measured.checkpoint_seconds + Rules.grace_seconds) + SLICE_MARGIN * epoch
+    least = (
+        devices * (measured.setup_seconds + measured.checkpoint_seconds + Rules.grace_seconds) + SLICE_MARGIN * epoch
+    )
     if budget.device_seconds < least:
         enough = format_device_seconds(math.ceil(1.5 * least), budget.device)
         raise ValueError(f"a budget of {budget} is too small for one epoch of one search; about {enough} would do")

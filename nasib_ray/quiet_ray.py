@@ -47,11 +47,9 @@ class SweepCluster:
     """The Ray cluster that a sweep runs on.
 
     Attributes:
-        own: Whether it was started for the sweep, and ends with this process.
-        ready: Where its workers tell that they have imported what they preload; None if they do not.
+        ready: Where its workers tell that they have imported what they preload; None if it was there before.
     """
 
-    own: bool
     ready: Path | None = None
 
     def await_workers(self) -> None:
@@ -71,12 +69,12 @@ class SweepCluster:
 def ray_for_sweep() -> Iterator[SweepCluster]:
     """A Ray cluster: the one that this process is connected to or RAY_ADDRESS names, else one of our own."""
     if ray.is_initialized():
-        yield SweepCluster(own=False)
+        yield SweepCluster()
         return
     try:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(logging_level=logging.ERROR, log_to_driver=False)
-            yield SweepCluster(own=False)
+            yield SweepCluster()
             return
         with TemporaryDirectory(prefix="nasib-ray-") as folder, plain_environment() as variables:
             with _environment({**variables, **_own_settings(folder)}):
@@ -87,7 +85,7 @@ def ray_for_sweep() -> Iterator[SweepCluster]:
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                 )
-            yield SweepCluster(own=True, ready=Path(folder))
+            yield SweepCluster(Path(folder))
     finally:
         ray.shutdown()
 

@@ -145,7 +145,7 @@ def sweep_status(state: SweepState, alive: bool) -> SweepStatus:
         "budget_device_seconds": ledger.budget,
         "spent_device_seconds": ledger.spent,
         "spent_by_kind": dict(ledger.spent_by_kind),
-        "granted_device_seconds": ledger.granted,
+        "granted_device_seconds": float(ledger.granted),
         "left_device_seconds": ledger.free,
         "epoch_device_seconds": state.epoch_device_seconds,
         "full_horizon": state.full_horizon,

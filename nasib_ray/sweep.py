@@ -107,7 +107,6 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
             max_concurrent=config.max_concurrent,
             verify=verify_checkpoint,
             settings={"config": config.to_plain(), "versions": versions()},
-            own_cluster=cluster.own,
         )
         if watcher is not None:
             run_config.callbacks.append(_Watch(tune_config.scheduler, watcher.update))

@@ -46,7 +46,8 @@ class ActorWatch:
             What each live process holds, by a key of its own, idle ones first in order of use; and the grants on
             which no process runs any more.
         """
-        before, self._live = self._live, {}
+        before = {owner.grant for owner in self._owners.values()}
+        self._live = {}
         held: dict[str, Holding] = {}
         for actor in live_actors(controller):
             key = str(actor.key.actor_id)
@@ -60,9 +61,8 @@ class ActorWatch:
                 continue
             self._live[key] = actor
             held[key] = Holding(owner.trial, owner.grant, actor.resources.get(self._device, 0.0), _phase(actor))
-        in_use = {holding.grant for holding in held.values()}
-        gone = [self._owners.pop(key).grant for key in before if key not in self._live]
-        return held, [grant for grant in gone if grant not in in_use]
+        self._owners = {key: self._owners[key] for key in self._live}
+        return held, sorted(before - {holding.grant for holding in held.values()})
 
     def idle_grants(self, held: dict[str, Holding]) -> list[str]:
         """The grants of idle processes, the one that Tune uses next first."""
@@ -76,6 +76,12 @@ class ActorWatch:
     def at_work(self, held: dict[str, Holding]) -> list[str]:
         """The trials of the processes that are not idle, one name for each."""
         return [held[key].trial for key, actor in self._live.items() if not actor.idle]
+
+    def superfluous(self) -> list[str]:
+        """Processes that were still booting for a trial when it was given an idle one instead; nobody wants them."""
+        return [
+            key for key, actor in self._live.items() if actor.trial is None and not actor.idle and not actor.started
+        ]
 
     def kill(self, controller: TuneController, keys: Iterable[str]) -> list[str]:
         """Kill processes that are not being killed yet; returns the trials that they worked for."""

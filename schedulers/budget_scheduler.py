@@ -23,7 +23,7 @@ from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.terms import Terms
 from schedulers.trial_source import TrialSource, saves_checkpoints
-from schedulers.tune_internals import error_of, forget_reset, reuse_actors, unwrapped
+from schedulers.tune_internals import cluster_is_own, error_of, forget_reset, reuse_actors, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._run = SweepRun(core, self._journal, terms, needs, self.interruption, self._limit, self._clock)
         self._journal.set_snapshot(self.state.to_json)
         settings = {"device": budget.device, "trainable": trial.trainable_name, **terms.settings}
-        core.enter_run(budget, settings, self._run.slots(), _UNSEEN_SECONDS[terms.own_cluster])
+        core.enter_run(budget, settings, self._run.slots(), _UNSEEN_SECONDS[cluster_is_own()])
 
     @property
     def _running(self) -> SweepRun:

@@ -177,7 +177,7 @@ class SweepCore:
         reuse = ledger.grants.get(reusable[0]) if reusable else None
         free = ledger.free + (reuse.left if reuse else 0.0)
         searches = state.searches.values()
-        known = [search.epoch_seconds[-1] for search in searches if search.epoch_seconds][-5:]
+        known = sorted([search.epoch_seconds[-1] for search in searches if search.epoch_seconds][-5:])
         return SweepView(
             budget=ledger.budget,
             spent=ledger.spent,
@@ -185,7 +185,7 @@ class SweepCore:
             slots=max(1, slots),
             devices=self.rules.devices,
             full_horizon=state.full_horizon,
-            epoch_seconds=max(known, default=None),
+            epoch_seconds=known[len(known) // 2] if known else None,
             overhead_seconds=self._sizes.overhead(free, bool(reusable)),
             waiting=[search for search in searches if search.state == "paused" and search.id not in busy],
             searches=len(state.searches),

@@ -7,9 +7,10 @@ from schedulers.rules import Rules
 from schedulers.sweep_state import SearchRecord, SweepState
 
 _ROOMY_MARGIN = 1.5
-"""While the budget is not scarce a slice may take so much longer than expected: a cut costs a pause."""
+"""Where the budget is not scarce a slice may take so much longer than expected: a cut costs a pause."""
 
 _FIRST_GUESS_SECONDS = 120.0
+_COLD_BOOT_SECONDS = 5.0
 
 
 class GrantSizes:
@@ -32,7 +33,10 @@ class GrantSizes:
             reuse: Whether an idle process takes the trial, or a new one must boot.
         """
         rules, state = self._rules, self._state
-        boot = rules.boot_seconds if state.boot_seconds is None else state.boot_seconds * 1.25 + 0.5
+        boot = rules.boot_seconds
+        if state.boot_seconds is not None:
+            # The first processes may have been warm, a later one is not.
+            boot = max(_COLD_BOOT_SECONDS, state.boot_seconds * 1.25 + 0.5)
         # Generous, as a process is killed when it takes longer, and what is not used comes back.
         save = rules.save_seconds if state.save_seconds is None else state.save_seconds * 2 + 0.5
         # A process that is used again loads a checkpoint, which takes about what saving it took.
@@ -64,7 +68,10 @@ class GrantSizes:
             # Rather one slot that comes to a result than many that cannot even boot.
             amount = min(view.free, max(view.free * share, least), first * 2**search.failures)
             return amount, max(0.0, amount / view.devices - self.overhead(amount, reuse))
-        margin = SLICE_MARGIN if piece.why in ("endgame", "share") else _ROOMY_MARGIN
-        stepping = max(piece.epochs * epoch, search.slowest_seconds) * margin
-        amount = min(view.free, view.devices * (view.overhead_seconds + stepping))
+        expected = max(piece.epochs * epoch, search.slowest_seconds)
+        least, roomy = (
+            view.devices * (view.overhead_seconds + expected * margin) for margin in (SLICE_MARGIN, _ROOMY_MARGIN)
+        )
+        # Room only where the other slots find as much, or they would stand idle.
+        amount = min(view.free, max(least, min(roomy, view.free / view.slots)))
         return amount, amount / view.devices - view.overhead_seconds

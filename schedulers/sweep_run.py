@@ -143,6 +143,7 @@ class SweepRun:
             self._watch.kill(raw, self._held)
             self.ended = True
             raise
+        self._watch.kill(raw, self._watch.superfluous())
         for name in self._watch.kill(raw, self.core.overdue(self._held)):
             logger.warning("trial %s was killed: its grant had only its grace left", name)
         for grant in closed:

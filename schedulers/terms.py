@@ -24,7 +24,6 @@ class Terms:
         max_concurrent: The most trials at once; None: as many as fit the live nodes.
         verify: Raises ValueError if the checkpoint in a local folder is damaged.
         settings: What the journal should know of the sweep besides, as plain data.
-        own_cluster: Whether the Ray cluster ends with this driver.
         lease_seconds: How long another driver's lease must be seen unchanged before its sweep is taken over.
     """
 
@@ -37,7 +36,6 @@ class Terms:
     max_concurrent: int | None = None
     verify: Callable[[str], None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    own_cluster: bool = True
     lease_seconds: float = 30.0
 
     def __post_init__(self) -> None:

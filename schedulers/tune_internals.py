@@ -32,12 +32,14 @@ class LiveActor:
         trial: The Tune trial that it works for; None if it is idle or stopping.
         resources: What it holds, by Ray's resource names.
         idle: Whether it is kept for another trial.
+        started: Whether it has ever been ready to work.
     """
 
     key: Any
     trial: Trial | None
     resources: dict[str, float]
     idle: bool
+    started: bool
 
 
 def unwrapped(controller: Any) -> TuneController:
@@ -52,7 +54,8 @@ def live_actors(controller: TuneController) -> Iterator[LiveActor]:
     for actor in [*idle, *(actor for actor in live if actor not in idle)]:
         if actor in live:
             held = dict(live[actor][1].resource_request.required_resources)
-            yield LiveActor(actor, controller._actor_to_trial.get(actor), held, actor in idle)
+            started = actor in controller._started_actors
+            yield LiveActor(actor, controller._actor_to_trial.get(actor), held, actor in idle, started)
 
 
 def kill(controller: TuneController, actor: LiveActor) -> None:
@@ -81,6 +84,12 @@ def reuse_actors(controller: TuneController) -> None:
 def pump(controller: TuneController, seconds: float) -> None:
     """Wait so long at most for one event of a process and handle it."""
     controller._actor_manager.next(timeout=seconds)
+
+
+def cluster_is_own() -> bool:
+    """Whether this process started the Ray cluster, which then ends with it."""
+    node = ray._private.worker._global_node
+    return bool(node is not None and node.head)
 
 
 def ask_to_stop(trial: Trial) -> bool:

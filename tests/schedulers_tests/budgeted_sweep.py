@@ -137,7 +137,9 @@ def start_ray(temp: str | None, address: str | None) -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     found = {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}}
     own = {"num_cpus": 2, "include_dashboard": False, "_temp_dir": temp}
-    ray.init(logging_level="ERROR", log_to_driver=False, runtime_env=found, **({"address": address} if address else own))
+    ray.init(
+        logging_level="ERROR", log_to_driver=False, runtime_env=found, **({"address": address} if address else own)
+    )
 
 
 if __name__ == "__main__":

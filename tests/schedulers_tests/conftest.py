@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import pytest
+import ray
 
 from schedulers.allocation import Allocator, Slice, SweepView
 from schedulers.budget import Budget
@@ -13,6 +19,7 @@ from schedulers.core import SweepCore
 from schedulers.meter import Holding, Phase
 from schedulers.rules import Rules
 from schedulers.sweep_state import SearchRecord, SweepState
+from tests.schedulers_tests.budgeted_sweep import start_ray
 
 UNSEEN_SECONDS = 5.0
 
@@ -117,3 +124,16 @@ class Sweep:
 
     def events(self, event: str) -> list[dict[str, Any]]:
         return [record for record in self.book.records if record["event"] == event]
+
+
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """The address of a Ray of 2 CPUs that is the module's own and lives in a folder of its own."""
+    # Not below pytest's folders: paths of sockets may have no more than 107 characters.
+    temp = tempfile.mkdtemp(prefix="nr", dir="/tmp" if os.path.isdir("/tmp") else None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        start_ray(temp, None)
+        yield ray.get_runtime_context().gcs_address
+        ray.shutdown()
+    shutil.rmtree(temp, ignore_errors=True)

@@ -49,7 +49,8 @@ def observe(allocator: Allocator, epochs: int, *values: float) -> None:
 
 class TestRungs:
     @pytest.mark.parametrize(
-        ("horizon", "rungs"), [(1, []), (2, []), (3, [2]), (4, [2]), (5, [2]), (8, [2, 4]), (16, [4, 8]), (100, [25, 50])]
+        ("horizon", "rungs"),
+        [(1, []), (2, []), (3, [2]), (4, [2]), (5, [2]), (8, [2, 4]), (16, [4, 8]), (100, [25, 50])],
     )
     def test_a_quarter_and_a_half(self, horizon: int, rungs: list[int]) -> None:
         assert rungs_of_horizon(horizon, (0.25, 0.5)) == rungs

@@ -149,7 +149,9 @@ class TestVerdict:
 
 
 class TestReport:
-    @pytest.mark.parametrize("value", [0.25, np.float32(0.25), np.float64(0.25), np.array(0.25), np.array([0.25]).sum()])
+    @pytest.mark.parametrize(
+        "value", [0.25, np.float32(0.25), np.float64(0.25), np.array(0.25), np.array([0.25]).sum()]
+    )
     def test_any_number_is_ranked(self, value: Any) -> None:
         sweep = Sweep()
         sweep.start()

@@ -8,18 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from schedulers.allocation import Allocator
-from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs, rungs_of_horizon
 from schedulers.budget import Budget
 from schedulers.clock import SimulatedClock
 from schedulers.core import SweepCore
 from schedulers.meter import Holding, Phase
 from schedulers.rules import Rules
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.sweep_state import SweepState
 
 
 class MemoryBook:

@@ -1,0 +1,189 @@
+"""Sweeps of Trainables that know nothing of us, in a real Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import tune
+from ray.util import placement_group_table
+
+from schedulers import AsyncHalving, Budget, BudgetScheduler, Terms
+from schedulers.sweep_state import SweepState
+from tests.schedulers_tests.budgeted_sweep import Plain, Script
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def script(ray_address: str, tmp_path: Path) -> Script:
+    terms = {"max_t": 16}
+    return Script("Reusable", "20 cpu-seconds", str(tmp_path), address=ray_address, terms=terms)
+
+
+def journal_of(script: Script) -> dict[str, bytes]:
+    folder = Path(script.storage, script.name, "journal")
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("lease")}
+
+
+def processes_of(script: Script) -> int:
+    return len(os.listdir(Path(script.storage, "processes")))
+
+
+def check_accounts(state: SweepState) -> None:
+    """Nothing is promised to anybody, kinds sum to what was spent, and the budget has held."""
+    ledger = state.ledger
+    assert ledger.grants == {}
+    assert ledger.spent <= ledger.budget
+    of_trials = sum(sum(kinds.values()) for kinds in ledger.spent_by_trial.values())
+    assert sum(ledger.spent_by_kind.values()) == pytest.approx(of_trials, abs=1e-3)
+    assert all(held > -1e-3 for held in ledger.spent_by_kind.values())
+    assert all(group["state"] == "REMOVED" for group in placement_group_table().values())
+
+
+def states(state: SweepState) -> set[str]:
+    return {search.state for search in state.searches.values()}
+
+
+def test_it_spends_its_budget_ends_and_then_changes_nothing(script: Script) -> None:
+    state = script.run()
+    check_accounts(state)
+    assert state.end == "finished"
+    assert state.ledger.spent > 0.6 * state.ledger.budget
+    assert state.ledger.spent_by_kind["lost"] == 0.0
+    assert processes_of(script) <= 2, "no more are booted than there are slots"
+    assert len(state.searches) > 4
+    assert states(state) <= {"paused", "finished"}
+    assert {search.horizon for search in state.searches.values()} <= {None, 16}
+    assert state.incumbent is not None
+
+    written = journal_of(script)
+    again = subprocess.run(
+        [sys.executable, "-m", "tests.schedulers_tests.budgeted_sweep", json.dumps(asdict(script))],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert json.loads(again.stdout.splitlines()[-1])["ledger"] == state.ledger.to_json()
+    assert journal_of(script) == written
+
+    raised = replace(script, budget="28 cpu-seconds").run()
+    check_accounts(raised)
+    assert raised.ledger.spent > state.ledger.spent
+    assert list(raised.searches)[: len(state.searches)] == list(state.searches), "no search is lost or doubled"
+    assert (raised.runs, raised.full_horizon) == (2, 16)
+
+
+def test_a_grid_is_searched_and_finished(script: Script) -> None:
+    """Without reset_config every slice boots a process."""
+    few = replace(script, model="Plain", budget="60 cpu-seconds", space={"x": [0.2, 0.8]}, terms={"max_t": 3})
+    state = few.run()
+    check_accounts(state)
+    assert [search.config["x"] for search in state.searches.values()] == [0.2, 0.8]
+    assert states(state) == {"finished"}
+    assert [search.epochs for search in state.searches.values()] == [3, 3]
+    assert state.end == "finished"
+
+
+def test_optuna_suggests(script: Script) -> None:
+    state = replace(script, optuna=True).run()
+    check_accounts(state)
+    tried = [search.config["x"] for search in state.searches.values()]
+    assert state.end == "finished"
+    assert len(set(tried)) == len(tried) > 4
+
+
+def test_what_cannot_be_saved_is_stopped_and_never_paused(script: Script) -> None:
+    state = replace(script, model="Unsaved", mode="min").run()
+    check_accounts(state)
+    assert (state.end, states(state)) == ("finished", {"finished"})
+    lowest = min(value for search in state.searches.values() for _, value in search.curve)
+    assert state.incumbent is not None
+    assert state.incumbent.best_value == lowest, "mode is min"
+
+
+def test_a_trial_that_is_done_by_itself_is_finished(script: Script) -> None:
+    state = replace(script, model="EndsByItself", terms={"max_t": 16, "grace_period": 16}).run()
+    check_accounts(state)
+    finished = [search for search in state.searches.values() if search.state == "finished"]
+    assert len(finished) > 2
+    assert {search.epochs for search in finished} == {3}, "its last report counts"
+
+
+def test_three_failures_in_a_row_fail_a_search_and_not_the_sweep(script: Script) -> None:
+    few = replace(script, model="FailsInStep", budget="40 cpu-seconds", space={"x": [0.2, 0.8]})
+    state = replace(few, terms={"max_t": 4, "grace_period": 4}).run()
+    check_accounts(state)
+    bad, good = state.searches.values()
+    assert (bad.state, bad.failures, good.state, good.epochs) == ("failed", 3, "finished", 4)
+    assert "a step went wrong" in bad.why
+    assert state.end == "finished"
+    assert state.ledger.spent_by_trial[bad.id]["lost"] > 0
+
+
+def test_a_setup_that_always_fails_ends_the_sweep_with_its_error(script: Script) -> None:
+    state = replace(script, model="FailsInSetup", budget="10 cpu-minutes").run()
+    check_accounts(state)
+    assert state.end == "failed"
+    assert "there is no data" in state.end_why
+    assert len(state.searches) <= 4
+    assert state.ledger.spent < 120, "most of the budget is left"
+
+
+def test_a_step_that_never_returns_is_killed(script: Script) -> None:
+    state = replace(script, model="Hangs", budget="24 cpu-seconds", terms={"max_t": 16, "grace_period": 16}).run()
+    check_accounts(state)
+    assert state.ledger.spent_by_kind["lost"] > 0
+    assert any(search.failures for search in state.searches.values())
+
+
+def test_a_trainable_that_declares_the_keys_is_told_horizon_and_slice(script: Script) -> None:
+    terms = {"horizon_key": "horizon", "slice_key": "slice_seconds", "full_epochs": 6}
+    state = replace(script, model="Told", terms=terms).run()
+    check_accounts(state)
+    records = [json.loads(line) for data in journal_of(script).values() for line in data.splitlines()]
+    told = [record["metrics"] for record in records if record["event"] == "report"]
+    assert told[0]["horizon"] is None, "before the first epoch nobody knows"
+    horizons = {metrics["horizon"] for metrics in told[2:]}
+    assert 6 in horizons
+    assert all(metrics["slice_seconds"] > 0 for metrics in told)
+    for search in state.searches.values():
+        assert search.horizon is None or search.epochs <= search.horizon
+
+
+def test_a_scheduler_without_its_source_names_the_line_that_is_missing(script: Script) -> None:
+    scheduler = BudgetScheduler(Terms(Budget.parse("20 cpu-seconds")), AsyncHalving())
+    tuner = tune.Tuner(
+        Plain,
+        param_space={"x": 0.5, "folder": script.storage},
+        tune_config=tune.TuneConfig(metric="value", mode="max", scheduler=scheduler),
+        run_config=tune.RunConfig(storage_path=script.storage, name="bare", verbose=0),
+    )
+    with pytest.raises(Exception, match=r"nasib_ray\.with_budget"):
+        tuner.fit()
+
+
+@pytest.mark.parametrize(
+    ("resources", "budget", "message"),
+    [({"cpu": 0, "node:none": 1}, "20 cpu-seconds", "holds no cpu"), ({"cpu": 1}, "20 gpu-seconds", "holds no gpu")],
+)
+def test_a_trial_without_the_budgets_device_is_refused(
+    script: Script, resources: dict[str, Any], budget: str, message: str
+) -> None:
+    from nasib_ray import with_budget
+
+    tune_config, run_config = with_budget(
+        budget, tune.TuneConfig(metric="value", mode="max"), tune.RunConfig(storage_path=script.storage, name="none")
+    )
+    space = {"x": 0.5, "folder": script.storage}
+    tuner = tune.Tuner(
+        tune.with_resources(Plain, resources), param_space=space, tune_config=tune_config, run_config=run_config
+    )
+    with pytest.raises(Exception, match=message):
+        tuner.fit()
