@@ -79,8 +79,6 @@ def with_budget(
     tune_config.scheduler = scheduler
     tune_config.search_alg = TrialSource(scheduler, tune_config.search_alg)
     tune_config.max_concurrent_trials = None
-    if tune_config.num_samples == 1:
-        tune_config.num_samples = -1
     run_config.callbacks = [*(run_config.callbacks or []), SweepCallback(scheduler)]
     run_config.name = run_config.name or _script_name()
     return tune_config, run_config

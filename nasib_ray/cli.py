@@ -230,7 +230,7 @@ def _nothing() -> Iterator[None]:
 def main() -> None:
     """The console script: users' mistakes are told in a line or two, without a traceback."""
     # What users name by import path lies where they are, also when the script lies elsewhere.
-    sys.path.insert(0, "")
+    sys.path.append("")
     try:
         app()
     except (ValueError, OSError) as error:

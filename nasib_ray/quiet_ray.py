@@ -92,8 +92,10 @@ def ray_for_sweep() -> Iterator[SweepCluster]:
 
 def _own_settings(ready: str) -> dict[str, str]:
     """The environment of an own cluster's processes, which is also the workers'."""
-    # The workers import what the user named by import path from where the user is.
-    paths = [os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # Our own rooms go first: where the user is there may be others of such general names. What the user named by
+    # import path is found behind them.
+    home = Path(__file__).resolve().parents[1]
+    paths = [str(home), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "PYTHONPATH": os.pathsep.join(paths),
         "RAY_preload_python_modules": "nasib_ray.preloaded",

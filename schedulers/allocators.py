@@ -111,7 +111,20 @@ class AsyncHalving(Allocator):
         affordable = sweep.affordable(None)
         if sweep.more_searches and affordable >= 1:
             return Slice(None, min(self._to_border(0), affordable), sweep.full_horizon, "new")
+        return None if sweep.more_searches else self._best_of_the_rest(sweep)
+
+    def _best_of_the_rest(self, sweep: SweepView) -> Slice | None:
+        """No new search can be had: the best one that waits goes on, whatever its rung says of it."""
+        for search in self._ranked(sweep):
+            epochs = min(self._to_border(search.epochs), sweep.affordable(search))
+            if epochs >= 1:
+                return Slice(search.id, epochs, sweep.full_horizon, "continue")
         return None
+
+    def _ranked(self, sweep: SweepView) -> list[SearchRecord]:
+        """The searches that wait and have epochs to go, the best first."""
+        waiting = [search for search in sweep.waiting if search.epochs < (search.horizon or sweep.full_horizon or 0)]
+        return sorted(waiting, key=lambda search: (-self._best.get(search.id, -math.inf), search.index))
 
     def _goes_on(self, search: SearchRecord) -> bool:
         """Whether a search is below the end and either between two rungs or among the best at its rung."""
@@ -154,8 +167,8 @@ class AsyncHalving(Allocator):
         """The best unfinished search that can still do an epoch, its horizon cut to what its slot can run."""
         full = sweep.full_horizon
         assert full is not None, "the endgame begins after the plan"
-        waiting = [search for search in sweep.waiting if search.epochs < (search.horizon or full)]
-        for search in sorted(waiting, key=lambda s: (-self._best.get(s.id, -math.inf), s.index)):
+        waiting = self._ranked(sweep)
+        for search in waiting:
             whole = search.horizon or full
             # At least one epoch: what is left may be too little for every slot, and still enough for this one.
             within = max(1, sweep.epochs_within(search, sweep.wall_seconds_left, _REPLAN_MARGIN))

@@ -394,7 +394,8 @@ class SweepCore:
         for grant in list(self.state.ledger.grants):
             self.close(grant)
         self.post()
-        state, why = ending(self.state, self.rules, self._sizes.overhead(math.inf, reuse=False), interrupted)
+        overhead = self._sizes.overhead(math.inf, reuse=False)
+        state, why = ending(self.state, self.rules, overhead, interrupted, self._more_searches)
         self.append("end", state=state, why=why)
         self.flush()
 

@@ -21,7 +21,9 @@ def barren(state: SweepState) -> str:
     return failed[-1].why
 
 
-def ending(state: SweepState, rules: Rules, overhead_seconds: float, interrupted: bool) -> tuple[str, str]:
+def ending(
+    state: SweepState, rules: Rules, overhead_seconds: float, interrupted: bool, more_searches: bool
+) -> tuple[str, str]:
     """How a run ended.
 
     Args:
@@ -29,6 +31,7 @@ def ending(state: SweepState, rules: Rules, overhead_seconds: float, interrupted
         rules: What it spends by.
         overhead_seconds: Wall seconds that a new process takes besides stepping.
         interrupted: Whether it was told to stop.
+        more_searches: Whether a new search could be had.
 
     Returns:
         ``finished``, ``interrupted`` or ``failed``, and why in words.
@@ -43,6 +46,8 @@ def ending(state: SweepState, rules: Rules, overhead_seconds: float, interrupted
     if state.full_horizon is None and state.searches:
         return "failed", _too_small(state, rules, overhead_seconds)
     left = format_device_seconds(max(0.0, state.ledger.free), state.settings["device"])
+    if not more_searches and not any(search.unfinished for search in state.searches.values()):
+        return "finished", f"all searches are done; {left} remain"
     return "finished", f"{left} remain, too little for another slice"
 
 

@@ -36,7 +36,7 @@ class GrantSizes:
         boot = rules.boot_seconds
         if state.boot_seconds is not None:
             # The first processes may have been warm, a later one is not.
-            boot = max(_COLD_BOOT_SECONDS, state.boot_seconds * 1.25 + 0.5)
+            boot = max(_COLD_BOOT_SECONDS, state.boot_seconds * 1.5 + 1.0)
         # Generous, as a process is killed when it takes longer, and what is not used comes back.
         save = rules.save_seconds if state.save_seconds is None else state.save_seconds * 2 + 0.5
         # A process that is used again loads a checkpoint, which takes about what saving it took.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from ray.tune.utils.util import merge_dicts
 
 from schedulers.ending import FAILURES_IN_A_ROW
 from schedulers.sweep_state import SearchRecord, SweepState
-from schedulers.tune_internals import give_checkpoints
+from schedulers.tune_internals import give_checkpoints, has_grid
 
 if TYPE_CHECKING:
     from schedulers.budget_scheduler import BudgetScheduler
@@ -99,6 +100,10 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
             if given.num_to_keep is not None:
                 kept.num_to_keep = max(2, given.num_to_keep)
             experiment.spec["checkpoint_config"] = kept
+        spec = experiment.spec
+        if spec.get("num_samples", 1) == 1 and not has_grid(spec.get("config") or {}):
+            # Unless told otherwise the budget, and not a number of samples, ends the sweep.
+            spec["num_samples"] = sys.maxsize
         self._inner.add_configurations([experiment])
         state = self._scheduler.open(experiment, self)
         self._known = list(state.searches.values())

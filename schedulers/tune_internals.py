@@ -20,6 +20,7 @@ from ray.tune import Checkpoint
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.search.variant_generator import parse_spec_vars
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
@@ -128,6 +129,11 @@ def give_checkpoints(trial: Trial, checkpoints: Sequence[tuple[Checkpoint, int]]
     for checkpoint, iteration in checkpoints:
         trial.on_checkpoint(_TrainingResult(checkpoint=checkpoint, metrics={"training_iteration": iteration}))
         trial.storage.current_checkpoint_index = int(str(checkpoint.path).rsplit("_", 1)[1])
+
+
+def has_grid(space: dict[str, Any]) -> bool:
+    """Whether a ``param_space`` has a grid search in it."""
+    return bool(parse_spec_vars(space)[2])
 
 
 @contextmanager
