@@ -18,6 +18,7 @@ from ray.tune import Trainable
 
 from trainables.checkpoint import load_search, save_search
 from trainables.data import Dataset, load_dataset
+from trainables.manifest import MANIFEST
 from trainables.search import Search
 from trainables.settings import DataSettings, TrialSettings
 from trainables.supernet import count_parameters
@@ -40,42 +41,55 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
             ValueError: The configuration breaks a rule.
         """
         self._loaded: tuple[DataSettings, Dataset] | None = None
+        self._search: Search | None = None
+        self._left: Search | None = None
+        self._saved: tuple[bytes, int] | None = None
         self._interrupted = False
         self._previous_handler: Any = None
         if threading.current_thread() is threading.main_thread():
             self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
         self._begin(config)
+        self._build()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Become another trial, or this one with another horizon and slice; only data that are the same are kept."""
+        """Become another trial, or this one with another horizon and slice.
+
+        The data are kept if they are the same. The search that was left is kept only until it is known whether its own
+        newest checkpoint is loaded next: a trial that goes on in its process need not be read back.
+        """
         self._interrupted = False
         self._begin(new_config)
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        settings = TrialSettings.from_config(config)
+        settings = self._settings = TrialSettings.from_config(config)
         if self.trial_resources is not None:
             torch.set_num_threads(max(1, math.floor(self.trial_resources.required_resources.get("CPU", 0))))
-        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-        if device.type == "cuda":
-            _set_deterministic(settings.search.deterministic)
-        self._search: Search | None = None  # Frees its memory before the next one takes as much.
+        self._left, self._search = self._search or self._left, None
         if self._loaded is None or self._loaded[0] != settings.data:
             self._loaded = settings.data, load_dataset(settings.data, _log_progress)
-        self._search = Search(settings, self._loaded[1], device)
+        self._slice_ends: float | None = None
+        self._saved_at = time.monotonic()
+
+    def _build(self) -> Search:
+        """A new search under the present configuration."""
+        assert self._loaded is not None, "the trial was not set up"
+        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        if device.type == "cuda":
+            _set_deterministic(self._settings.search.deterministic)
+        self._left = None  # Frees its memory before the next one takes as much.
+        self._search = Search(self._settings, self._loaded[1], device)
         self._constant_metrics = {
             "parameters": count_parameters(self._search.supernet),
             "device_name": _device_name(device),
-            "seed": settings.seed,
+            "seed": self._settings.seed,
         }
-        self._slice_ends: float | None = None
-        self._saved_at = time.monotonic()
+        return self._search
 
     @property
     def search(self) -> Search:
         """The search as it stands."""
-        assert self._search is not None, "the trial was not set up"
-        return self._search
+        return self._search or self._build()
 
     def step(self) -> dict[str, Any]:
         """Run to the end of the epoch, of the slice, or to a SIGTERM; at least one batch unless the search is done.
@@ -134,6 +148,7 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write everything that the search is a function of, and where it stands."""
         save_search(self.search, checkpoint_dir)
+        self._saved = Path(checkpoint_dir, MANIFEST).read_bytes(), self.search.position.batches
         self._saved_at = time.monotonic()
 
     def load_checkpoint(self, checkpoint: str) -> None:
@@ -142,7 +157,22 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
         Raises:
             ValueError: The checkpoint is damaged, or of another search.
         """
-        load_search(self.search, checkpoint)
+        left = self._left
+        if left is not None and self._is_state_of(left, Path(checkpoint)):
+            self._search, self._left = left, None
+            left.settings = self._settings
+            left.tell_horizon()
+        else:
+            load_search(self.search, checkpoint)
+
+    def _is_state_of(self, left: Search, checkpoint: Path) -> bool:
+        """Whether a checkpoint holds just what a search that was left in memory is."""
+        told = {"horizon", "slice_seconds"}
+        if left.settings.model_dump(exclude=told) != self._settings.model_dump(exclude=told):
+            return False
+        manifest = checkpoint / MANIFEST
+        # The manifest has the checksum of every file.
+        return manifest.is_file() and self._saved == (manifest.read_bytes(), left.position.batches)
 
     def cleanup(self) -> None:
         """Give SIGTERM back. Tune calls this when the worker stops."""

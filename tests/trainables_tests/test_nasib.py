@@ -189,6 +189,41 @@ def test_a_reset_trainable_equals_a_fresh_one_bit_for_bit(
     assert _state(used, tmp_path / "used") == _state(fresh, tmp_path / "fresh")
 
 
+def test_a_trial_that_goes_on_in_its_process_is_not_read_back(
+    make: Make, small_config: dict[str, Any], tmp_path: Path
+) -> None:
+    trainable, elsewhere = make(horizon=6), make(horizon=6)
+    trainable.step()
+    before = trainable.search
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    trainable.save_checkpoint(str(saved))
+    for other in (trainable, elsewhere):
+        other.reset({**small_config, "horizon": 3})
+        other.load_checkpoint(str(saved))
+    assert trainable.search is before
+    assert elsewhere.search is not before
+    reports, others = _finish(trainable), _finish(elsewhere)
+    for key in REPORTED - {"epoch_seconds"}:
+        assert reports[key] == others[key], key
+    assert _state(trainable, tmp_path / "kept") == _state(elsewhere, tmp_path / "read")
+
+
+def test_what_was_left_in_memory_is_used_only_for_its_own_newest_checkpoint(
+    make: Make, small_config: dict[str, Any], tmp_path: Path
+) -> None:
+    trainable = make(horizon=6)
+    trainable.save_checkpoint(str(tmp_path))
+    trainable.step()
+    trainable.reset({**small_config, "horizon": 6})
+    trainable.load_checkpoint(str(tmp_path))
+    assert trainable.search.position.batches == 0, "it had gone on since it was saved"
+    trainable.step()
+    trainable.save_checkpoint(str(tmp_path))
+    trainable.reset({**small_config, "horizon": 6})
+    assert trainable.search.position.batches == 0, "a new trial loads nothing"
+
+
 def test_a_reset_with_other_data_loads_them(make: Make, small_config: dict[str, Any]) -> None:
     trainable = make()
     trainable.reset({**small_config, "data": {"name": "digits", "subset": 200}})
