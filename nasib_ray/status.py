@@ -146,7 +146,7 @@ def sweep_status(state: SweepState, alive: bool) -> SweepStatus:
         "spent_device_seconds": ledger.spent,
         "spent_by_kind": dict(ledger.spent_by_kind),
         "granted_device_seconds": float(ledger.granted),
-        "left_device_seconds": ledger.free,
+        "left_device_seconds": max(0.0, ledger.free),
         "epoch_device_seconds": state.epoch_device_seconds,
         "full_horizon": state.full_horizon,
         "trials": [trial_status(state, search) for search in state.searches.values()],

@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schedulers.allocation import Allocator
+from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs
 from schedulers.budget import Budget
 from schedulers.clock import SimulatedClock
 from schedulers.core import SweepCore
 from schedulers.meter import Holding, Phase
 from schedulers.rules import Rules
 from schedulers.sweep_state import SweepState
-
-
-class MemoryBook:
-    """A journal in memory."""
-
-    def __init__(self, clock: SimulatedClock) -> None:
-        self.records: list[dict[str, Any]] = []
-        self._clock = clock
-
-    def append(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        self.records.append({**record, "number": len(self.records) + 1, "run": 1, "time": self._clock.time()})
-        return self.records[-1]
-
-    def flush(self) -> None:
-        pass
+from tests.schedulers_tests.conftest import MemoryBook
 
 
 @dataclass(frozen=True)
@@ -83,7 +73,7 @@ class Simulation:
     def __init__(self, world: World, budget: float, allocator: Allocator) -> None:
         self.world = world
         self.clock = SimulatedClock(unix=1.7e9)
-        self.book = MemoryBook(self.clock)
+        self.book = MemoryBook(self.clock, [])
         rules = Rules(
             devices=world.devices,
             metric="value",
@@ -231,10 +221,10 @@ class Simulation:
         }
         verdict = self.core.report(name, metrics, stopping=False, pausable=True)
         search = self.core.state.searches[name]
-        if verdict == "pause" and not self.world.told:
-            if self.core.keep_slot(name, self.world.slots, self.busy()):
-                assert search.grant is not None
-                process.grant, verdict = search.grant, "continue"
+        staying = verdict == "pause" and not self.world.told
+        if staying and self.core.keep_slot(name, self.world.slots, self.busy()):
+            assert search.grant is not None
+            process.grant, verdict = search.grant, "continue"
         if verdict == "continue":
             self.begin_step(process)
             return
@@ -251,3 +241,128 @@ class Simulation:
             process.state, process.phase, process.ends = "idle", "idle", self.clock.monotonic() + 5.0
         else:
             self.stop(process)
+
+
+def halving(world: World) -> AsyncHalving:
+    if world.told:
+        return AsyncHalving()
+    return AsyncHalving(eta=4, continue_at_once=False, rungs=geometric_rungs(1, 4, world.max_t))
+
+
+def lump(world: World) -> float:
+    """Device-seconds of one epoch on every slot with all that a grant of its own takes."""
+    overhead = max(5.0, 1.5 * world.boot + 1.0) + 3.0 + 3 * world.save
+    return world.slots * world.devices * (overhead + 1.2 * world.epoch)
+
+
+WORLDS = st.builds(
+    World,
+    slots=st.integers(1, 8),
+    devices=st.sampled_from([0.25, 0.5, 1.0, 2.0]),
+    epoch=st.floats(0.3, 60.0),
+    jitter=st.sampled_from([0.0, 0.05, 0.2]),
+    boot=st.floats(1.0, 10.0),
+    save=st.floats(0.05, 3.0),
+    stop=st.floats(0.05, 0.5),
+    reuse=st.booleans(),
+    told=st.booleans(),
+    max_t=st.sampled_from([1, 4, 27, 1000]),
+    searches=st.sampled_from([1, 3, 8]),
+    seed=st.integers(0, 1000),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WORLDS, st.floats(0.1, 30.0))
+def test_halving_stays_within_any_budget_and_leaves_less_than_another_slice(world: World, lumps: float) -> None:
+    budget = lumps * lump(world)
+    simulation = Simulation(world, budget, halving(world))
+    state = simulation.run()
+    assert simulation.most <= budget + 1e-4
+    assert simulation.held <= state.ledger.spent + 1e-4, "an outside observer sees no more than is charged"
+    assert state.ledger.grants == {}
+    assert all(search.state != "running" for search in state.searches.values())
+    if state.full_horizon is not None:
+        view = simulation.core.view(world.slots, [], [])
+        slowest = max(search.slowest_seconds for search in state.searches.values())
+        assert view.free / world.devices < view.overhead_seconds + 2 * 1.1 * slowest + 0.01
+    if lumps >= 20:
+        assert state.ledger.spent >= 0.95 * budget
+
+
+@settings(max_examples=60, deadline=None)
+@given(WORLDS, st.floats(0.1, 30.0))
+def test_equal_shares_stay_within_any_budget(world: World, lumps: float) -> None:
+    world = replace(world, told=True)
+    budget = lumps * lump(world)
+    simulation = Simulation(world, budget, EqualShare(world.searches))
+    state = simulation.run()
+    assert simulation.most <= budget + 1e-4
+    assert state.ledger.grants == {}
+    assert len(state.searches) <= world.searches
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("slots", [1, 2, 4, 16])
+def test_a_long_sweep_uses_its_budget(slots: int, told: bool, reuse: bool) -> None:
+    world = World(slots=slots, told=told, reuse=reuse)
+    budget = slots * 2_000.0
+    simulation = Simulation(world, budget, halving(world))
+    state = simulation.run()
+    assert 0.98 * budget <= state.ledger.spent <= budget
+    assert state.ledger.spent_by_kind["lost"] <= 0.01 * budget
+    assert state.ledger.spent_by_kind["train"] >= (0.9 if told else 0.8 if reuse else 0.45) * budget
+    if reuse:
+        assert simulation.boots <= slots + simulation.kills + 4, "processes are used again"
+
+
+@pytest.mark.parametrize("searches", [1, 3, 8])
+def test_equal_shares_are_equal_used_and_end_at_their_horizon(searches: int) -> None:
+    world = World(jitter=0.02)
+    simulation = Simulation(world, 6_000.0, EqualShare(searches))
+    state = simulation.run()
+    assert state.ledger.spent >= 0.97 * 6_000.0
+    assert len(state.searches) == searches
+    for search in state.searches.values():
+        held = sum(state.ledger.spent_by_trial[search.id].values())
+        assert held == pytest.approx(6_000.0 / searches, rel=0.08)
+        assert (search.state, search.epochs) == ("finished", search.horizon), "p = k in its last epoch"
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_searches_are_compared_at_one_horizon_and_cut_only_in_the_endgame(slots: int) -> None:
+    world = World(slots=slots, epoch=2.0)
+    simulation = Simulation(world, 1_500.0 * slots, AsyncHalving())
+    state = simulation.run()
+    full = state.full_horizon
+    assert full is not None
+    grants = [record for record in simulation.book.records if record["event"] == "grant"]
+    assert {record["horizon"] for record in grants if record["why"] in ("new", "continue")} == {full}
+    assert {record["horizon"] for record in grants if record["why"] == "measure"} == {None}
+    endgame = [at for at, record in enumerate(grants) if record["why"] == "endgame"]
+    assert endgame
+    assert all(record["why"] != "new" for record in grants[endgame[0] :]), "no new search begins in the endgame"
+    for trial in simulation.trials.values():
+        assert trial.horizons == sorted(trial.horizons, reverse=True), "no horizon is ever lengthened"
+    finished = [search for search in state.searches.values() if search.state == "finished"]
+    assert all(search.epochs == search.horizon for search in finished)
+    assert sum(search.epochs == full for search in finished) >= 2, "some searches were run in full"
+
+
+def test_halving_spends_more_on_what_is_better() -> None:
+    simulation = Simulation(World(epoch=2.0), 6_000.0, AsyncHalving())
+    state = simulation.run()
+    ranked = sorted(state.searches.values(), key=lambda search: random.Random(search.id).random())
+    third = len(ranked) // 3
+    assert third >= 3
+    worst, best = (sum(search.epochs for search in part) for part in (ranked[:third], ranked[-third:]))
+    assert best >= 2 * worst
+
+
+def test_a_month_is_charged_in_full() -> None:
+    month = 30 * 86_400.0
+    world = World(epoch=7_200.0, boot=60.0, save=30.0, slots=2)
+    state = Simulation(world, 2 * month, AsyncHalving()).run()
+    assert 0.99 * 2 * month <= state.ledger.spent <= 2 * month
+    assert state.last_time - state.first_time == pytest.approx(month, rel=0.02)

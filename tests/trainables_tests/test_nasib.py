@@ -66,8 +66,8 @@ def _finish(trainable: NasibTrainable) -> dict[str, Any]:
 
 REPORTED = {
     "epochs", "batches", "horizon", "clock", "p", "learning_rate", "train_loss", "architecture_loss", "val_accuracy",
-    "val_accuracy_stderr", "best_val_accuracy", "architecture", "epoch_seconds", "cut", "interrupted", "alpha_entropy",
-    "effective_candidates", "effective_candidates_mean", "parameters", "device_name", "seed", "done",
+    "val_accuracy_stderr", "best_val_accuracy", "architecture", "epoch_seconds", "epoch_fraction", "cut", "interrupted",
+    "alpha_entropy", "effective_candidates", "effective_candidates_mean", "parameters", "device_name", "seed", "done",
     "should_checkpoint",
 }  # fmt: skip
 
