@@ -176,7 +176,7 @@ class AsyncHalving(Allocator):
             if epochs >= 1:
                 return Slice(search.id, epochs, search.epochs + reach if sweep.horizon_told else whole, "endgame")
         reach = min(full, sweep.affordable(None))
-        if not waiting and sweep.more_searches and reach >= 2:
+        if not waiting and sweep.more_searches and reach >= min(2, full):
             return Slice(None, reach, reach if sweep.horizon_told else full, "endgame")
         return None
 

@@ -155,7 +155,8 @@ class SweepCore:
         self._posted = self._clock.monotonic()
         pending, self._pending = self._pending, {}
         for (grant, trial, kind), amount in pending.items():
-            self.append("charge", grant=grant, trial=trial, kind=kind, amount=round(amount, 6))
+            # Rounded up: what guards a cap may count too much, but not too little.
+            self.append("charge", grant=grant, trial=trial, kind=kind, amount=math.ceil(amount * 1e6) / 1e6)
 
     def overdue(self, held: Mapping[str, Holding]) -> list[str]:
         """The keys of processes whose grant has only its grace left: they must be killed now."""
