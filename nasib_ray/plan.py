@@ -150,18 +150,14 @@ def measure(config: SweepConfig, threads: int, progress: Callable[[str, int, int
     """Run one epoch of the configuration's first search here, and save it once."""
     import torch
 
-    from nasib_ray.searcher import StudySearcher
+    from nasib_ray.searcher import first_trial
     from trainables.data import load_dataset
     from trainables.nasib import NasibTrainable
 
-    searcher = StudySearcher(config)
-    searcher.see([])
-    first = searcher.suggest("plan")
-    assert isinstance(first, dict), "every configuration has a first search"
     torch.set_num_threads(threads)
     load_dataset(config.data, progress)
     started = time.perf_counter()
-    trial = NasibTrainable(first)
+    trial = NasibTrainable(first_trial(config))
     setup_seconds = time.perf_counter() - started
     try:
         report: dict[str, Any] = trial.step()

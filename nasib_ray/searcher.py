@@ -124,6 +124,15 @@ class StudySearcher(Searcher):  # type: ignore[misc,unused-ignore]
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
+def first_trial(config: SweepConfig) -> dict[str, Any]:
+    """The whole configuration of a sweep's first search."""
+    searcher = StudySearcher(config)
+    searcher.see([])
+    first = searcher.suggest("first")
+    assert isinstance(first, dict), "every configuration has a first search"
+    return first
+
+
 def derived_seed(seed: int, purpose: str, number: int) -> int:
     """A seed of 31 bits for one of many uses of a sweep's seed, the same on every machine."""
     digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()

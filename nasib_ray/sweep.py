@@ -17,17 +17,19 @@ from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
-from nasib_ray.searcher import StudySearcher
+from nasib_ray.searcher import StudySearcher, first_trial
 from nasib_ray.study_log import StudyLog
+from nasib_ray.version import __version__
 from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget_scheduler import BudgetScheduler
 from schedulers.sweep_state import SweepState
 from trainables.data_place import check_place
+from trainables.settings import TrialSettings
 
 METRIC = "val_accuracy"
 
-_PACKAGES = ("nasib-ray", "ray", "torch", "optuna", "pyarrow")
+_PACKAGES = ("ray", "torch", "optuna", "pyarrow")
 
 
 class Watcher(Protocol):
@@ -88,10 +90,12 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         check_room(needs)
         # Imported behind the start of Ray, whose workers import it meanwhile.
         from trainables.data import load_dataset
+        from trainables.fits import check_fits
         from trainables.manifest import verify_checkpoint
         from trainables.nasib import NasibTrainable
 
-        load_dataset(config.data, None if watcher is None else watcher.preparing)
+        dataset = load_dataset(config.data, None if watcher is None else watcher.preparing)
+        check_fits(TrialSettings.from_config(first_trial(config)), dataset)
         cluster.await_workers()
         searcher = StudySearcher(config, METRIC, "max", _study_log(config, place))
         tune_config, run_config = with_budget(
@@ -148,7 +152,7 @@ def _study_log(config: SweepConfig, place: Place) -> StudyLog | None:
 
 def versions() -> dict[str, str]:
     """The versions that results depend on, and the machine."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    found = {"python": platform.python_version(), "machine": platform.machine(), "nasib-ray": __version__}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

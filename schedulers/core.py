@@ -144,8 +144,9 @@ class SweepCore:
         for holding in held.values():
             if holding.phase == "train" and holding.grant in self._starting:
                 booked, reused = self._starting.pop(holding.grant)
-                if not reused and now - booked > (self.state.boot_seconds or 0.0):
-                    self.append("timing", boot_seconds=now - booked)
+                longest = self.state.reset_seconds if reused else self.state.boot_seconds
+                if now - booked > (longest or 0.0):
+                    self.append("timing", **{"reset_seconds" if reused else "boot_seconds": now - booked})
         if now - self._posted >= FLUSH_SECONDS:
             self.post()
             self.flush()

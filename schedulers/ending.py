@@ -43,7 +43,7 @@ def ending(
     failed = [search for search in state.searches.values() if search.state == "failed"]
     if state.full_horizon is None and failed:
         return "failed", f"no search reported anything: {failed[-1].why}"
-    if state.full_horizon is None and state.searches:
+    if state.full_horizon is None and (state.searches or more_searches):
         return "failed", _too_small(state, rules, overhead_seconds)
     left = format_device_seconds(max(0.0, state.ledger.free), state.settings["device"])
     if not more_searches and not any(search.unfinished for search in state.searches.values()):
@@ -58,6 +58,13 @@ def _too_small(state: SweepState, rules: Rules, overhead_seconds: float) -> str:
     best = max((part for part in parts if isinstance(part, float)), default=0.0)
     held = [kinds.get("train", 0.0) + kinds.get("lost", 0.0) for kinds in ledger.spent_by_trial.values()]
     longest = max(held, default=0.0)
+    if longest == 0:
+        # Nothing could even be tried; with so much it can.
+        needed = 5 * rules.grace_seconds * rules.devices
+        return (
+            f"a budget of {format_device_seconds(ledger.budget, device)} is too small for one epoch of one search; "
+            f"{format_device_seconds(needed, device)} might do"
+        )
     # Nobody knows how far an epoch got that never came to a report: at least twice the budget would be worth a try.
     epoch = longest / best if best > 0 else 2 * max(longest, ledger.budget)
     needed = 1.1 * (overhead_seconds * rules.devices + epoch * SLICE_MARGIN)

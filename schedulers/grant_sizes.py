@@ -39,8 +39,8 @@ class GrantSizes:
             boot = max(_COLD_BOOT_SECONDS, state.boot_seconds * 1.5 + 1.0)
         # Generous, as a process is killed when it takes longer, and what is not used comes back.
         save = rules.save_seconds if state.save_seconds is None else state.save_seconds * 2 + 0.5
-        # A process that is used again loads a checkpoint, which takes about what saving it took.
-        start = rules.reset_seconds + save if reuse else boot
+        reset = rules.reset_seconds if state.reset_seconds is None else state.reset_seconds * 2 + 0.5
+        start = reset if reuse else boot
         known = state.boot_seconds is not None and state.save_seconds is not None
         whole = start + save + rules.grace_seconds
         return whole if known else min(whole, rules.grace_seconds + free / rules.devices / 2)

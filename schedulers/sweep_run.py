@@ -182,11 +182,13 @@ class SweepRun:
 
     def _rest(self) -> None:
         """Nothing to start: stop processes that idle for long, and end the sweep when nothing is at work."""
-        while self.controller is not None and self.busy() and not self._active:
-            # Only processes on their way out; while Tune waits for a new trial it does not attend to them.
-            pump(self.controller, 0.05)
-            self.tick()
-        if self.busy():
+        if self.controller is not None and self.busy() and not self._active:
+            # Only processes on their way out; while Tune waits for a new trial it does not attend to them. What they
+            # leave of their grants may buy another slice.
+            while self.busy():
+                pump(self.controller, 0.05)
+                self.tick()
+        elif self.busy():
             if self.controller is None or not self._watch.idle_grants(self._held):
                 self._idle_since = None
             else:

@@ -93,6 +93,7 @@ class SweepState:
         epoch_device_seconds: Device-seconds of the sweep's first whole epoch; None until one was measured.
         full_horizon: The horizon that every search is told; None until an epoch was measured.
         boot_seconds: The longest wall seconds from a booked grant to the first step of a new process.
+        reset_seconds: The same for a process that was used again.
         save_seconds: The longest wall seconds that a checkpoint took.
         runs: How many drivers have worked on the sweep.
         booked: How many grants were booked, ever; numbers the next one.
@@ -109,6 +110,7 @@ class SweepState:
     epoch_device_seconds: float | None = None
     full_horizon: int | None = None
     boot_seconds: float | None = None
+    reset_seconds: float | None = None
     save_seconds: float | None = None
     runs: int = 0
     booked: int = 0
@@ -147,6 +149,7 @@ class SweepState:
                 self.full_horizon = record["full_horizon"]
             case "timing":
                 self.boot_seconds = record.get("boot_seconds", self.boot_seconds)
+                self.reset_seconds = record.get("reset_seconds", self.reset_seconds)
                 self.save_seconds = record.get("save_seconds", self.save_seconds)
             case "search":
                 self.searches[record["trial"]] = SearchRecord(record["trial"], record["index"], dict(record["config"]))

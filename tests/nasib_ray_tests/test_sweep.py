@@ -1,0 +1,173 @@
+"""Whole sweeps on real data, each driven by a process of its own as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nasib_ray import load_sweep
+
+ROOT = Path(__file__).parents[2]
+DIGITS = str(ROOT / "examples" / "digits.yaml")
+
+pytestmark = pytest.mark.ray
+
+
+class Command:
+    """A running `nasib-ray` with its output in a file."""
+
+    def __init__(self, tmp_path: Path, *arguments: str, cwd: Path = ROOT) -> None:
+        self.output = tmp_path / f"output-{time.monotonic_ns()}.txt"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "NASIB_RAY_CACHE": str(tmp_path / "cache")}
+        environment.pop("RAY_ADDRESS", None)
+        with self.output.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "nasib_ray", *arguments],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                cwd=cwd,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def ends(self) -> int:
+        try:
+            return self.process.wait(timeout=180)
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+
+def wait_for(told: Any, seconds: float = 90.0) -> None:
+    until = time.monotonic() + seconds
+    while not told():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.2)
+
+
+def reports(path: Path) -> int:
+    try:
+        return len(load_sweep(path).dataframe())
+    except ValueError:
+        return 0
+
+
+def check_account(path: Path) -> dict[str, Any]:
+    status: dict[str, Any] = dict(load_sweep(path).status())
+    assert status["spent_device_seconds"] + status["granted_device_seconds"] <= status["budget_device_seconds"] + 1e-3
+    assert sum(status["spent_by_kind"].values()) == pytest.approx(status["spent_device_seconds"])
+    held = [trial["spent_device_seconds"] for trial in status["trials"]]
+    assert sum(held) == pytest.approx(status["spent_device_seconds"])
+    return status
+
+
+def test_a_sweep_is_interrupted_resumed_killed_resumed_and_raised(tmp_path: Path) -> None:
+    path = tmp_path / "s" / "digits"
+    sweep = ("sweep", DIGITS, "--budget", "50 cpu-seconds", "--storage", str(tmp_path / "s"), "--name", "digits")
+
+    first = Command(tmp_path, *sweep)
+    wait_for(lambda: reports(path) >= 4)
+    assert load_sweep(path).status()["state"] == "running"
+    first.process.send_signal(signal.SIGINT)
+    assert first.ends() == 130
+    assert f"nasib-ray resume {path}" in first.said
+    assert "Traceback" not in first.said
+    status = check_account(path)
+    assert status["state"] == "interrupted"
+    assert status["granted_device_seconds"] == 0
+    assert status["spent_by_kind"]["lost"] == 0, "Ctrl-C loses nothing"
+    known = {trial["id"]: trial["epochs"] for trial in status["trials"]}
+
+    second = Command(tmp_path, "resume", str(path))
+    before = reports(path)
+    wait_for(lambda: reports(path) >= before + 3)
+    os.killpg(second.process.pid, signal.SIGKILL)
+    second.ends()
+    wait_for(lambda: load_sweep(path).status()["state"] == "interrupted")
+    check_account(path)
+
+    third = Command(tmp_path, *sweep)
+    assert third.ends() == 0, third.said
+    status = check_account(path)
+    assert status["state"] == "finished"
+    trials = {trial["id"]: trial for trial in status["trials"]}
+    assert len(trials) == len(status["trials"])
+    assert known.keys() <= trials.keys(), "no trial is forgotten"
+    assert all(trials[name]["epochs"] >= epochs for name, epochs in known.items())
+    assert status["spent_device_seconds"] >= 0.7 * 50
+    incumbent = status["incumbent"]
+    assert incumbent is not None
+    assert len(incumbent["architecture"]) == 4
+    assert incumbent["val_accuracy"] == max(trial["best_val_accuracy"] for trial in trials.values())
+
+    journal = {file.name: file.read_bytes() for file in (path / "journal").iterdir()}
+    again = Command(tmp_path, "resume", str(path))
+    assert again.ends() == 0
+    assert "is finished" in again.said
+    assert {file.name: file.read_bytes() for file in (path / "journal").iterdir()} == journal
+
+    raised = Command(tmp_path, "resume", str(path), "--budget", "65 cpu-seconds")
+    assert raised.ends() == 0, raised.said
+    status = check_account(path)
+    assert status["budget_device_seconds"] == 65
+    assert status["spent_device_seconds"] > 50
+
+    other = Command(tmp_path, *sweep, "--set", "search.m=3")
+    assert other.ends() == 2
+    assert "search.m" in other.said
+
+
+def test_one_search_with_the_whole_budget_comes_to_its_end(tmp_path: Path) -> None:
+    place = ("--storage", str(tmp_path / "s"), "--name", "one")
+    command = Command(tmp_path, "search", DIGITS, "--budget", "25 cpu-seconds", *place)
+    assert command.ends() == 0, command.said
+    status = check_account(tmp_path / "s" / "one")
+    (trial,) = status["trials"]
+    assert trial["state"] == "finished"
+    assert trial["epochs"] == trial["horizon"]
+    assert trial["clock"] == 1.0
+    assert trial["p"] == pytest.approx(trial["k"])
+    frame = load_sweep(tmp_path / "s" / "one").dataframe()
+    assert list(frame["p"].dropna()) == sorted(frame["p"].dropna(), reverse=True), "p never rises"
+    assert frame["p"].iloc[0] == 1.0
+
+
+def test_what_the_user_named_by_import_path_is_found_from_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\n"
+        "from torch import nn\n"
+        "class Squeeze(nn.Sequential):\n"
+        "    def __init__(self, channels):\n"
+        "        super().__init__(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))\n"
+        "def stripes(settings):\n"
+        "    rng = np.random.default_rng(0)\n"
+        "    labels = np.arange(600) % 2\n"
+        "    images = rng.integers(0, 99, (600, 8, 8, 1), dtype=np.uint8)\n"
+        "    images[labels == 1, ::2] += 150\n"
+        "    return (images, labels), None\n"
+    )
+    config = tmp_path / "mine.yaml"
+    settings = {
+        "budget": "15 cpu-seconds",
+        "data": {"name": "mine:stripes"},
+        "search": {"layers": 2, "reductions": [], "channels": 4, "candidates": ["conv3x3", "identity", "mine:Squeeze"]},
+        "storage": str(tmp_path / "s"),
+        "name": "mine",
+    }
+    config.write_text(json.dumps(settings))
+    command = Command(tmp_path, "sweep", str(config), cwd=tmp_path)
+    assert command.ends() == 0, command.said
+    status = check_account(tmp_path / "s" / "mine")
+    assert status["incumbent"]["val_accuracy"] > 0.8

@@ -1,0 +1,152 @@
+"""Drivers that are killed or told to stop, and what an outside process sees of a sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow.fs import LocalFileSystem
+
+from schedulers import JournalError, SweepState, read_journal
+from tests.schedulers_tests.budgeted_sweep import Script
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def script(ray_address: str, tmp_path: Path) -> Script:
+    return Script("Reusable", "60 cpu-seconds", str(tmp_path), address=ray_address, terms={"max_t": 16})
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts ``python -m module arguments`` as a terminal would: in a process group of its own."""
+    started: list[subprocess.Popen[str]] = []
+
+    def popen(module: str, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", f"tests.schedulers_tests.{module}", *arguments]
+        with open(tmp_path / f"{module}.log", "w") as log:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            )
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def records_of(script: Script) -> list[dict[str, Any]]:
+    """The whole journal; empty before there is one."""
+    folder = f"{script.storage}/{script.name}/journal"
+    try:
+        return read_journal(LocalFileSystem(), folder, from_start=True).records
+    except (JournalError, FileNotFoundError):
+        return []
+
+
+def when(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    """Return as soon as a condition is met."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+def in_full_swing(script: Script) -> bool:
+    """Whether several trials have been saved and one is running."""
+    state = SweepState.replay(None, records_of(script))
+    saved = sum(bool(search.checkpoints) for search in state.searches.values())
+    return saved >= 4 and any(search.state == "running" for search in state.searches.values())
+
+
+def check_continuation(script: Script, before: SweepState, after: SweepState) -> None:
+    """Nothing was forgotten, nothing begun again, nothing entered twice."""
+    assert after.ledger.grants == {}
+    assert before.ledger.spent < after.ledger.spent <= after.ledger.budget
+    assert list(after.searches)[: len(before.searches)] == list(before.searches)
+    assert [search.index for search in after.searches.values()] == list(range(len(after.searches)))
+    folders = {path.name for path in Path(script.storage, script.name).iterdir() if path.is_dir()}
+    assert folders - {"journal"} == set(after.searches), "every trial has one folder, by its id"
+    for name, search in before.searches.items():
+        assert after.searches[name].config == search.config
+        saved = search.checkpoints[-1].epochs if search.checkpoints else 0
+        assert after.searches[name].epochs >= saved
+        reported = [record for record in records_of(script) if record["event"] == "report" and record["trial"] == name]
+        later = [record["epochs"] for record in reported if record["run"] == 2]
+        assert not later or later[0] == saved + 1, "it goes on from its checkpoint"
+
+
+def test_a_killed_driver_is_resumed_by_the_same_script(script: Script, start: Start) -> None:
+    driver = start("budgeted_sweep", json.dumps(asdict(script)))
+    when(lambda: in_full_swing(script))
+    driver.kill()
+    driver.wait()
+    before = SweepState.replay(None, records_of(script))
+    assert before.ledger.grants
+    after = script.run()
+    check_continuation(script, before, after)
+    assert (after.end, after.runs) == ("finished", 2)
+    charged = [record for record in records_of(script) if record["event"] == "charge" and record["kind"] == "lost"]
+    assert {record["grant"] for record in charged} == set(before.ledger.grants), "nobody saw how long they held on"
+    assert after.ledger.spent_by_kind["lost"] > 0
+
+
+def test_ctrl_c_saves_everything_and_the_same_script_goes_on(script: Script, start: Start, tmp_path: Path) -> None:
+    """In a Ray of the driver's own, whose processes a terminal's Ctrl-C reaches too."""
+    temp = Path("/tmp" if os.path.isdir("/tmp") else tmp_path, f"nr{os.getpid()}c")
+    driver = start("budgeted_sweep", json.dumps(asdict(replace(script, address=None, temp=str(temp)))))
+    when(lambda: in_full_swing(script))
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(60) == 0
+    before = SweepState.replay(None, records_of(script))
+    assert (before.end, before.ledger.grants) == ("interrupted", {})
+    assert before.ledger.spent_by_kind["lost"] == 0.0, "all that ran was saved"
+    for search in before.searches.values():
+        assert search.state in ("paused", "finished")
+        assert search.epochs == (search.checkpoints[-1].epochs if search.checkpoints else 0)
+    after = script.run()
+    check_continuation(script, before, after)
+    assert (after.end, after.runs) == ("finished", 2)
+
+
+def observed(script: Script, start: Start) -> tuple[float, SweepState]:
+    """CPU-seconds that an outside process sees held while a script runs, and what the sweep came to."""
+    assert script.address is not None
+    end = Path(script.storage, "end")
+    observer = start("placement_observer", script.address, str(end))
+    assert observer.stdout is not None
+    assert observer.stdout.readline().strip() == "ready"
+    state = script.run()
+    end.touch()
+    return float(observer.communicate(timeout=30)[0]), state
+
+
+@pytest.mark.parametrize("model", ["Reusable"])
+def test_the_ledger_agrees_with_an_outside_observer(script: Script, start: Start, model: str) -> None:
+    held, state = observed(replace(script, model=model, budget="36 cpu-seconds"), start)
+    assert held <= state.ledger.budget
+    assert state.ledger.spent == pytest.approx(held, rel=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["Reusable", "Plain", "Unsaved", "FailsInStep"])
+def test_the_ledger_agrees_with_an_outside_observer_for_a_minute(script: Script, start: Start, model: str) -> None:
+    held, state = observed(replace(script, model=model, budget="2 cpu-minutes"), start)
+    assert held <= state.ledger.budget
+    assert state.ledger.spent == pytest.approx(held, rel=0.03)

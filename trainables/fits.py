@@ -1,0 +1,28 @@
+"""Whether a search can be made of settings and data, asked before any device-time is spent."""
+
+from __future__ import annotations
+
+from trainables.architecture import MacroShape
+from trainables.candidates import is_import_path
+from trainables.data import Dataset, make_splits
+from trainables.epoch_plan import Phase, plan_epoch
+from trainables.operations import build_operation
+from trainables.settings import TrialSettings
+
+
+def check_fits(settings: TrialSettings, dataset: Dataset) -> None:
+    """Make sure that settings and data go together, without building the network.
+
+    Raises:
+        ValueError: If the three parts, the epoch's batches or the reductions are not possible with these images, or
+            an operation of the user's own cannot be built.
+    """
+    search = settings.search
+    splits = make_splits(dataset.train.labels, settings.data, settings.split_seed)
+    images = {Phase.WEIGHTS: splits.weights, Phase.ALPHA: splits.alpha, Phase.SELECTION: splits.selection}
+    plan_epoch({phase: len(part) for phase, part in images.items()}, search.batch_size, search.alternate)
+    channels, height, width = dataset.train.images.shape[1:]
+    image_shape = (channels, height, width)
+    MacroShape(image_shape, len(dataset.class_names), search.layers, search.reductions, search.channels)
+    for name in filter(is_import_path, search.candidate_names):
+        build_operation(name, search.channels)
