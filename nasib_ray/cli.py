@@ -145,8 +145,10 @@ def resume(path: PathArgument, budget: BudgetOption = None) -> None:
     plain = known.state.settings.get("config")
     if plain is None:
         raise ValueError(f"{path} was not begun by nasib-ray: run its own script again, which goes on with it")
-    given = known.state.ledger.budget
-    chosen = SweepConfig(**{**plain, "budget": budget or f"{given!r} {known.state.settings['device']}-seconds"})
+    given, device = known.state.ledger.budget, known.state.settings["device"]
+    chosen = SweepConfig(**{**plain, "budget": budget or f"{given!r} {device}-seconds"})
+    if chosen.budget is not None and chosen.budget.device != device:
+        raise ValueError(f"{path} is paid in {device.upper()} time, so its budget cannot be {chosen.budget}")
     if chosen.budget is not None and chosen.budget.device_seconds < given:
         raise ValueError(f"--budget {budget} is below the sweep's budget of {given:g} device-seconds: it can be raised")
     if known.state.end == "finished" and chosen.budget is not None and chosen.budget.device_seconds <= given:
@@ -214,6 +216,8 @@ def _run(config: Any, place: Any = None) -> None:
     try:
         done = run_sweep(config, place, progress)
     except KeyboardInterrupt as interrupt:
+        progress.stop()
+        print(f"interrupted before any trial ran; `nasib-ray resume {place.path}` goes on if there is a sweep already")
         raise typer.Exit(INTERRUPTED) from interrupt
     finally:
         progress.stop()

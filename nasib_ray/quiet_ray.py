@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import ray
 
-from schedulers.tune_internals import plain_environment
+from schedulers.tune_internals import no_raylet_messages, plain_environment
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def quiet_tune() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with _environment(_QUIET):
+        with _environment(_QUIET), no_raylet_messages():
             yield
     finally:
         logger.setLevel(level)

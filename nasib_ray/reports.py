@@ -28,8 +28,8 @@ def reports_frame(state: SweepState, records: Sequence[Mapping[str, Any]]) -> pd
     Returns:
         Columns: ``trial``; ``index``, the trial's in the sweep; ``run``, the driver's, from 1; ``epochs``; ``value``,
         of the ranked metric, missing where the epoch was cut; ``time``, UTC; ``device``, that of the budget; every
-        reported metric; every setting of the trial that is one value (``k``, ``lambda``, ``seed``, ``data/name``,
-        ...); ``versions/<package>``.
+        reported metric; every setting of the trial (``k``, ``lambda``, ``seed``, ``split_seed``, which is the sweep's,
+        ``data/name``, ...; lists as JSON); ``versions/<package>``.
     """
     reports = [record for record in records if record["event"] == "report"]
     searches = [state.searches[report["trial"]] for report in reports]

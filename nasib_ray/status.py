@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Literal, TypedDict
@@ -210,13 +211,13 @@ def incumbent_status(state: SweepState) -> IncumbentStatus | None:
 
 
 def single_values(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings that are neither lists nor sections; those of a section as ``section/name``."""
+    """The settings, those of a section as ``section/name``; lists as JSON."""
     values: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
             values.update(single_values(value, f"{prefix}{name}/"))
-        elif not isinstance(value, (list, tuple)):
-            values[f"{prefix}{name}"] = value
+        else:
+            values[f"{prefix}{name}"] = json.dumps(value) if isinstance(value, (list, tuple)) else value
     return values
 
 

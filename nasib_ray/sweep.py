@@ -104,6 +104,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
             RunConfig(storage_path=place.storage, name=place.name, verbose=0),
             allocator=allocator_of(config),
             searches=config.searches,
+            most_searches=None if config.search.size is None else len(config.points) + config.search.size,
             full_epochs=None,
             epochs_key="epochs",
             horizon_key="horizon",

@@ -200,7 +200,9 @@ def incumbent_value(status: SweepStatus, signs: Signs) -> str:
     incumbent = status["incumbent"]
     assert incumbent is not None, "there is no incumbent before the first ranked report"
     error = incumbent["val_accuracy_stderr"] if status["metric"] == "val_accuracy" else None
-    return metric_value(status["metric"], incumbent["value"]) + (f" {signs.plus_minus} {error:.3f}" if error else "")
+    return metric_value(status["metric"], incumbent["value"]) + (
+        f" {signs.plus_minus} {error:.3f}" if error is not None else ""
+    )
 
 
 def telling_settings(status: SweepStatus) -> list[str]:

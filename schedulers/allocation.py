@@ -47,12 +47,13 @@ class SweepView:
         devices: Budgeted devices that one trial holds.
         full_horizon: Epochs of a full search; None until an epoch was measured.
         epoch_seconds: Wall seconds of an epoch of a search that has none of its own yet; None until measured.
-        overhead_seconds: Wall seconds of a grant that are not for stepping: set-up, checkpoint, grace.
+        overhead_seconds: Wall seconds of a grant besides its epochs: set-up, checkpoint, grace, some jitter.
         waiting: The searches that could run now: unfinished, paused, and no process still at work on them.
         searches: How many searches there are in all.
         ended: Those that are finished or failed.
         spent_on: Device-seconds that a search has held.
         more_searches: Whether a new search can be had.
+        pausable: Whether searches can wait; else whoever does not go on at once never will.
         horizon_told: Whether searches are told their horizon, and so can be given another one.
     """
 
@@ -69,6 +70,7 @@ class SweepView:
     ended: Sequence[SearchRecord]
     spent_on: Callable[[SearchRecord], float]
     more_searches: bool
+    pausable: bool
     horizon_told: bool
 
     def epoch_of(self, search: SearchRecord | None) -> float | None:
@@ -88,6 +90,11 @@ class SweepView:
         if stepping <= 0:
             return 0
         return 1 if epoch is None else int(stepping / (margin * max(epoch, 1e-9)))
+
+    @property
+    def unfinished(self) -> int:
+        """How many searches are neither finished nor failed."""
+        return self.searches - len(self.ended)
 
     @property
     def wall_seconds_left(self) -> float:

@@ -102,9 +102,11 @@ class AsyncHalving(Allocator):
             planned = rungs_of_horizon(sweep.full_horizon, self._fractions)
             self._rungs = planned if self._fixed is None else self._fixed
             self._at = {epochs: entered for epochs, entered in self._at.items() if epochs in self._rungs}
-        if self._in_endgame(sweep):
+        if self._in_endgame(sweep) or (not sweep.more_searches and sweep.unfinished <= sweep.slots):
             return self._endgame(sweep)
-        for search in sorted(filter(self._goes_on, sweep.waiting), key=lambda search: (-search.epochs, search.index)):
+        promotable = {rung: self._promotable(rung, sweep.pausable) for rung in self._rungs}
+        going = [search for search in self._ranked(sweep) if search.id in promotable.get(search.epochs, {search.id})]
+        for search in sorted(going, key=lambda search: (-search.epochs, search.index)):
             epochs = min(self._to_border(search.epochs), sweep.affordable(search))
             if epochs >= 1:
                 return Slice(search.id, epochs, sweep.full_horizon, "continue")
@@ -126,19 +128,13 @@ class AsyncHalving(Allocator):
         waiting = [search for search in sweep.waiting if search.epochs < (search.horizon or sweep.full_horizon or 0)]
         return sorted(waiting, key=lambda search: (-self._best.get(search.id, -math.inf), search.index))
 
-    def _goes_on(self, search: SearchRecord) -> bool:
-        """Whether a search is below the end and either between two rungs or among the best at its rung."""
-        if self._horizon is None:
-            return False
-        if search.epochs >= (search.horizon or self._horizon):
-            return False
-        if search.epochs not in self._rungs:
-            return True
-        entered = self._at.get(search.epochs, [])
+    def _promotable(self, rung: int, pausable: bool) -> set[str]:
+        """The searches that may go on from a rung: the best of those that have been there."""
+        entered = self._at.get(rung, [])
         allowed = len(entered) // self._eta
-        if self._continue_at_once:
+        if self._continue_at_once or not pausable:
             allowed = max(1, allowed)
-        return any(name == search.id for _, _, name in entered[:allowed])
+        return {name for _, _, name in entered[:allowed]}
 
     def _measure(self, sweep: SweepView) -> Slice | None:
         """Before the first epoch is known: one epoch of a new search for each slot, or of one that was cut short."""
@@ -164,15 +160,23 @@ class AsyncHalving(Allocator):
         return sweep.wall_seconds_left < ENDGAME_START * full_search
 
     def _endgame(self, sweep: SweepView) -> Slice | None:
-        """The best unfinished search that can still do an epoch, its horizon cut to what its slot can run."""
+        """The best unfinished search that can still do an epoch; its horizon becomes what its slot can run.
+
+        That is never more than it was, unless no new search can be had and there is a slot for each one that is left.
+        """
         full = sweep.full_horizon
         assert full is not None, "the endgame begins after the plan"
         waiting = self._ranked(sweep)
+        alone = sweep.horizon_told and not sweep.more_searches and sweep.unfinished <= sweep.slots
+        wall_seconds = sweep.wall_seconds_left
+        if alone:
+            wall_seconds *= sweep.slots / max(1, sweep.unfinished)
         for search in waiting:
             whole = search.horizon or full
             # At least one epoch: what is left may be too little for every slot, and still enough for this one.
-            within = max(1, sweep.epochs_within(search, sweep.wall_seconds_left, _REPLAN_MARGIN))
-            reach, epochs = _reach(min(within, whole - search.epochs), SLICE_SHARE * full, sweep.affordable(search))
+            within = max(1, sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN))
+            most = within if alone else min(within, whole - search.epochs)
+            reach, epochs = _reach(most, SLICE_SHARE * full, sweep.affordable(search))
             if epochs >= 1:
                 return Slice(search.id, epochs, search.epochs + reach if sweep.horizon_told else whole, "endgame")
         reach = min(full, sweep.affordable(None))

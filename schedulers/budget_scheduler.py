@@ -143,6 +143,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             epochs_key=terms.epochs_key,
             full_epochs=terms.full_epochs,
             searches=terms.searches,
+            most_searches=terms.most_searches,
+            pausable=self._pausable,
             horizon_told=terms.horizon_key is not None,
             slice_told=terms.slice_key is not None,
         )
@@ -263,7 +265,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         name, run = trial.trial_id, self._running
         run.tick()
         self._reported[name] = result["training_iteration"]
-        verdict = run.core.report(name, result, self.interruption.wanted, self._pausable)
+        verdict = run.core.report(name, result, self.interruption.wanted)
         if verdict == "continue":
             if result.get("should_checkpoint"):
                 run.core.saving(name)
@@ -284,11 +286,12 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             return
         name, stopping = trial.trial_id, self.interruption.wanted
         if result.get("training_iteration") not in (None, self._reported.get(name)):
-            self._running.core.report(name, result, stopping, self._pausable)
+            self._running.core.report(name, result, stopping)
         if stopping and not self._pausable:
             self._running.came_to_rest(name, "paused", "interrupted")
         else:
-            self._running.came_to_rest(name, "finished", "complete")
+            done = result.get("done") or self._running.core.complete(self.state.searches[name])
+            self._running.came_to_rest(name, "finished", "complete" if done else "stopped at a rung")
 
     def on_trial_remove(self, controller: Any, trial: Trial) -> None:
         """Called for paused trials when the sweep ends: in the journal they stay paused."""

@@ -123,6 +123,11 @@ class SweepCore:
         self.append("search", trial=name, index=len(self.state.searches), config=dict(config))
         return self.state.searches[name]
 
+    @property
+    def _more_to_try(self) -> bool:
+        most = self.rules.most_searches
+        return self._more_searches and (most is None or len(self.state.searches) < most)
+
     def no_more_searches(self) -> None:
         """Take note that no new search can be had."""
         self._more_searches, self._changed = False, True
@@ -193,7 +198,8 @@ class SweepCore:
             searches=len(state.searches),
             ended=[search for search in searches if not search.unfinished],
             spent_on=lambda search: sum(ledger.spent_by_trial.get(search.id, {}).values()),
-            more_searches=self._more_searches,
+            more_searches=self._more_to_try,
+            pausable=self.rules.pausable,
             horizon_told=self.rules.horizon_told,
         )
 
@@ -264,14 +270,13 @@ class SweepCore:
 
     # What trials do
 
-    def report(self, name: str, metrics: Mapping[str, Any], stopping: bool, pausable: bool) -> Verdict:
+    def report(self, name: str, metrics: Mapping[str, Any], stopping: bool) -> Verdict:
         """Enter a trial's report and say what it does next.
 
         Args:
             name: The trial.
             metrics: The flat result.
             stopping: Whether the whole sweep is being stopped.
-            pausable: Whether the trial can be paused; else it goes on or is stopped.
         """
         search = self.state.searches[name]
         self.post()
@@ -296,10 +301,10 @@ class SweepCore:
             self._allocator.observe(search, search.epochs, self._score(float(value)))
         # A process that was told to stop, by whomever, has said its last.
         leaving = stopping or cut or (self.rules.slice_told and bool(metrics.get("interrupted")))
-        return self._verdict(search, cut, leaving, pausable)
+        return self._verdict(search, cut, leaving)
 
-    def _verdict(self, search: SearchRecord, cut: bool, leaving: bool, pausable: bool) -> Verdict:
-        leave: Verdict = "pause" if pausable else "stop"
+    def _verdict(self, search: SearchRecord, cut: bool, leaving: bool) -> Verdict:
+        leave: Verdict = "pause" if self.rules.pausable else "stop"
         if self.complete(search) and not cut:
             return "stop"
         if leaving or search.epochs >= search.target:
@@ -397,7 +402,7 @@ class SweepCore:
             self.close(grant)
         self.post()
         overhead = self._sizes.overhead(math.inf, reuse=False)
-        state, why = ending(self.state, self.rules, overhead, interrupted, self._more_searches)
+        state, why = ending(self.state, self.rules, overhead, interrupted, self._more_to_try)
         self.append("end", state=state, why=why)
         self.flush()
 

@@ -11,6 +11,8 @@ _ROOMY_MARGIN = 1.5
 
 _FIRST_GUESS_SECONDS = 120.0
 _COLD_BOOT_SECONDS = 5.0
+_JITTER_SECONDS = 0.5
+"""What any slice may take longer, however short its epochs are."""
 
 
 class GrantSizes:
@@ -26,7 +28,7 @@ class GrantSizes:
         self._state = state
 
     def overhead(self, free: float, reuse: bool) -> float:
-        """Wall seconds of a grant that are not for stepping; while only guessed, no more than half of what is free.
+        """Wall seconds of a grant besides its epochs; while only guessed, no more than half of what is free.
 
         Args:
             free: Device-seconds that the grant may have.
@@ -42,7 +44,7 @@ class GrantSizes:
         reset = rules.reset_seconds if state.reset_seconds is None else state.reset_seconds * 2 + 0.5
         start = reset if reuse else boot
         known = state.boot_seconds is not None and state.save_seconds is not None
-        whole = start + save + rules.grace_seconds
+        whole = start + save + rules.grace_seconds + _JITTER_SECONDS
         return whole if known else min(whole, rules.grace_seconds + free / rules.devices / 2)
 
     def size(
@@ -67,11 +69,11 @@ class GrantSizes:
             least = 2 * view.devices * (self._rules.boot_seconds + self._rules.save_seconds + self._rules.grace_seconds)
             # Rather one slot that comes to a result than many that cannot even boot.
             amount = min(view.free, max(view.free * share, least), first * 2**search.failures)
-            return amount, max(0.0, amount / view.devices - self.overhead(amount, reuse))
+            return amount, max(0.0, amount / view.devices - self.overhead(amount, reuse) + _JITTER_SECONDS)
         expected = max(piece.epochs * epoch, search.slowest_seconds)
         least, roomy = (
             view.devices * (view.overhead_seconds + expected * margin) for margin in (SLICE_MARGIN, _ROOMY_MARGIN)
         )
         # Room only where the other slots find as much, or they would stand idle.
         amount = min(view.free, max(least, min(roomy, view.free / view.slots)))
-        return amount, amount / view.devices - view.overhead_seconds
+        return amount, amount / view.devices - view.overhead_seconds + _JITTER_SECONDS

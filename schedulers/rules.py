@@ -16,6 +16,8 @@ class Rules:
         epochs_key: Name of the count of whole epochs in a report; Tune's count of reports unless told.
         full_epochs: Epochs of a full search where none is planned from the budget (a foreign Trainable's max_t).
         searches: How many full searches the budget is to buy where a horizon is planned from it.
+        most_searches: How many searches there are to try, if that is known.
+        pausable: Whether trials can be paused; else they go on at once, or are stopped.
         horizon_told: Whether searches are told their horizon.
         slice_told: Whether searches are told how many seconds they may step, and stop by themselves.
         grace_seconds: The last part of every grant: what a kill may take until the device is free.
@@ -30,6 +32,8 @@ class Rules:
     epochs_key: str = "training_iteration"
     full_epochs: int | None = None
     searches: int = 8
+    most_searches: int | None = None
+    pausable: bool = True
     horizon_told: bool = False
     slice_told: bool = False
     grace_seconds: float = 2.0

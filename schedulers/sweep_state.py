@@ -73,10 +73,6 @@ class SearchRecord:
         """Whether it could go on."""
         return self.state in ("running", "paused")
 
-    def value_at(self, epochs: int) -> float | None:
-        """The ranked value reported after exactly so many epochs, if there was one."""
-        return next((value for at, value in reversed(self.curve) if at == epochs), None)
-
 
 _KEPT_CHECKPOINTS = 2
 

@@ -21,6 +21,7 @@ class Terms:
         horizon_key: The config key by which a Trainable is told its horizon (epochs); None if it declares none.
         slice_key: The config key by which a Trainable is told how many seconds it may step; None if it declares
             none. One that declares it stops by itself, and on SIGTERM.
+        most_searches: How many searches the space holds, if that is known; None: there is always one more.
         max_concurrent: The most trials at once; None: as many as fit the live nodes.
         verify: Raises ValueError if the checkpoint in a local folder is damaged.
         settings: What the journal should know of the sweep besides, as plain data.
@@ -33,13 +34,14 @@ class Terms:
     epochs_key: str = "training_iteration"
     horizon_key: str | None = None
     slice_key: str | None = None
+    most_searches: int | None = None
     max_concurrent: int | None = None
     verify: Callable[[str], None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     lease_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("searches", "full_epochs", "max_concurrent"):
+        for name in ("searches", "full_epochs", "most_searches", "max_concurrent"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, but must be 1 or more")

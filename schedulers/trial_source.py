@@ -80,8 +80,8 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
 
     @property
     def total_samples(self) -> int:
-        """The number of samples of the wrapped algorithm."""
-        return int(self._inner.total_samples)
+        """The number of samples of the wrapped algorithm; 0 where it is without end, as Tune would print it."""
+        return int(self._inner.total_samples) % sys.maxsize
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Pass metric, mode and search space on to the wrapped algorithm."""
@@ -91,15 +91,8 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
         """Open the sweep's journal where the experiment is stored; called by Tune once, before the first step."""
         (experiment,) = experiments if isinstance(experiments, list) else [experiments]
         self._experiment = experiment
-        if saves_checkpoints(get_trainable_cls(experiment.run_identifier)):
-            given = experiment.spec.get("checkpoint_config") or CheckpointConfig()
-            kept = copy.copy(given)
-            kept.checkpoint_at_end = True
-            # The newest checkpoint may be the one that a crash damaged.
-            kept.num_to_keep = None if given.num_to_keep is None and given.checkpoint_score_attribute else 2
-            if given.num_to_keep is not None:
-                kept.num_to_keep = max(2, given.num_to_keep)
-            experiment.spec["checkpoint_config"] = kept
+        trainable = get_trainable_cls(experiment.run_identifier)
+        experiment.spec["checkpoint_config"] = _checkpoint_config(experiment, saves_checkpoints(trainable))
         spec = experiment.spec
         if spec.get("num_samples", 1) == 1 and not has_grid(spec.get("config") or {}):
             # Unless told otherwise the budget, and not a number of samples, ends the sweep.
@@ -214,6 +207,20 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass the end of a trial on."""
         self._inner.on_trial_complete(trial_id, result=result, error=error)
+
+
+def _checkpoint_config(experiment: Experiment, saves: bool) -> CheckpointConfig:
+    """What the user wants kept, and at least what a resume needs: a last checkpoint, and the one before it.
+
+    Tune asks every class Trainable for a last checkpoint, also one that cannot save.
+    """
+    config = copy.copy(experiment.spec.get("checkpoint_config") or CheckpointConfig())
+    config.checkpoint_at_end = saves
+    if saves and config.num_to_keep is None and config.checkpoint_score_attribute is None:
+        config.num_to_keep = 2
+    elif saves and config.num_to_keep is not None:
+        config.num_to_keep = max(2, config.num_to_keep)
+    return config
 
 
 def _name_folder(trial: Trial) -> None:

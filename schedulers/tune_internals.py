@@ -23,6 +23,8 @@ from ray.tune.experiment import Trial
 from ray.tune.search.variant_generator import parse_spec_vars
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+_LONGEST_ERROR = 200
+
 
 @dataclass(frozen=True)
 class LiveActor:
@@ -67,9 +69,16 @@ def kill(controller: TuneController, actor: LiveActor) -> None:
         drop_idle(controller)
 
 
-def drop_idle(controller: TuneController) -> None:
-    """Stop all idle processes."""
-    controller._cleanup_cached_actors(force_all=True)
+def drop_idle(controller: TuneController, keep: int = 0) -> None:
+    """Stop the idle processes that were used longest ago, all but so many."""
+    cache = controller._actor_cache
+    for resources in list(cache._cached_objects):
+        while cache.num_cached_objects > keep and cache.has_cached_object(resources):
+            actor = cache.pop_cached_object(resources)
+            # It works for no trial that could be told of its end.
+            actor.set_on_stop(None)
+            actor.set_on_error(None)
+            controller._remove_actor(actor)
 
 
 def forget_reset(controller: TuneController, trial: Trial) -> None:
@@ -160,4 +169,17 @@ def error_of(trial: Trial) -> str:
             lines = [line.strip() for line in file if line.strip()]
     except OSError:
         return "its process died"
-    return lines[-1] if lines else "its process died"
+    last = lines[-1] if lines else "its process died"
+    return last if len(last) <= _LONGEST_ERROR else f"{last[:_LONGEST_ERROR]}..."
+
+
+@contextmanager
+def no_raylet_messages() -> Iterator[None]:
+    """Keep what Ray says of workers that died off the screen; the sweep tells it in a line."""
+    worker = ray._private.worker
+    printing = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *data, **options: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing

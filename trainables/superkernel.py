@@ -59,8 +59,3 @@ class Superkernel(nn.Module):
         if not self._norm_each:
             total = self.norms[0](total)
         return functional.relu(x + total)
-
-    def parameters_of(self, column: int) -> list[nn.Parameter]:
-        """The parameters that are one candidate's own."""
-        own = list(self.candidates[column].parameters())
-        return own + list(self.norms[column].parameters()) if self._norm_each else own

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,7 +107,8 @@ class Sweep:
         pausable: bool = True, **metrics: Any,
     ) -> str:  # fmt: skip
         known = {"value": value, "training_iteration": epochs, "time_this_iter_s": seconds}
-        return self.core.report(name, {**known, **metrics}, stopping, pausable)
+        self.core.rules = replace(self.core.rules, pausable=pausable)
+        return self.core.report(name, {**known, **metrics}, stopping)
 
     def pause(self, name: str = "a") -> None:
         """Let a trial that has saved leave, and its process be gone."""

@@ -34,6 +34,7 @@ PLENTY = SweepView(
     ended=(),
     spent_on=lambda search: float(search.epochs),
     more_searches=True,
+    pausable=True,
     horizon_told=True,
 )
 

@@ -49,7 +49,7 @@ class Interleavings(RuleBasedStateMachine):
     def begin(self, budget: float, devices: float, told: bool, equal: bool, mode: str) -> None:
         self.budget = budget
         self.equal = equal
-        self.rules = Rules(
+        self.spending = Rules(
             devices, "value", mode, "epochs", None if told else 9, 4, told, told, boot_seconds=4.0
         )  # fmt: skip
         self.clock = SimulatedClock(unix=1.7e9)
@@ -65,12 +65,12 @@ class Interleavings(RuleBasedStateMachine):
         self.booted = 0
         allocator: Allocator = EqualShare(4) if self.equal else AsyncHalving()
         state = SweepState.replay(None, self.book.records)
-        self.core = SweepCore(self.book, state, allocator, self.clock, self.rules)
+        self.core = SweepCore(self.book, state, allocator, self.clock, self.spending)
         self.core.enter_run(Budget(self.budget, "cpu"), {"device": "cpu"}, SLOTS, 5.0)
         self.core.tick({})
 
     def holdings(self) -> dict[str, Holding]:
-        devices = self.rules.devices
+        devices = self.spending.devices
         return {key: Holding(p.trial, p.grant, devices, p.phase) for key, p in self.processes.items()}
 
     def at_work(self) -> list[str]:
@@ -85,7 +85,7 @@ class Interleavings(RuleBasedStateMachine):
     def time_passes(self, ticks: int) -> None:
         for _ in range(ticks):
             self.clock.advance(TICK)
-            self.seen += TICK * self.rules.devices * len(self.read | set(self.processes))
+            self.seen += TICK * self.spending.devices * len(self.read | set(self.processes))
             self.read = set(self.processes)
             self.core.tick(self.holdings())
             for key in [key for key, process in self.processes.items() if process.stopping]:
@@ -130,14 +130,14 @@ class Interleavings(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(self.at_work()))
         process = self.processes[key]
         search = self.core.state.searches[process.trial]
-        cut = cut and self.rules.slice_told
+        cut = cut and self.spending.slice_told
         metrics = {
             "value": value, "epochs": search.epochs + (not cut), "cut": cut, "time_this_iter_s": step,
             "epoch_seconds": None if cut else step,
         }  # fmt: skip
-        verdict = self.core.report(process.trial, metrics, stopping=False, pausable=True)
+        verdict = self.core.report(process.trial, metrics, stopping=False)
         process.phase = "train" if verdict == "continue" else "checkpoint"
-        if verdict == "pause" and not self.rules.slice_told:
+        if verdict == "pause" and not self.spending.slice_told:
             busy = [process.trial for process in self.processes.values() if not process.idle]
             if self.core.keep_slot(process.trial, SLOTS, busy):
                 assert search.grant is not None
@@ -195,7 +195,7 @@ class Interleavings(RuleBasedStateMachine):
         known = SweepState.replay(None, self.book.records[:on_disk])
         # What was not posted or flushed is at most a second's; then 5 seconds pass, or the rest of the grant.
         self.unseen = sum(
-            min(grant.left, 6.0 * self.rules.devices) for grant in known.ledger.grants.values()
+            min(grant.left, 6.0 * self.spending.devices) for grant in known.ledger.grants.values()
         )  # fmt: skip
         self.seen = known.ledger.spent + self.unseen
         self.book = MemoryBook(self.clock, self.book.records[:on_disk])
@@ -251,7 +251,7 @@ class Interleavings(RuleBasedStateMachine):
     def what_runs_has_a_grant_on_disk(self) -> None:
         flushed: list[dict[str, Any]] = self.book.records[: self.book.flushed]
         booked = {record["grant"] for record in flushed if record["event"] == "grant"}
-        if not self.rules.slice_told:
+        if not self.spending.slice_told:
             return
         assert {process.grant for process in self.processes.values()} <= booked
 

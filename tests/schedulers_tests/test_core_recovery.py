@@ -167,8 +167,7 @@ class TestTheEnd:
         seconds = sweep.start(epochs=1, horizon=None)
         sweep.hold(5.0, "setup")
         sweep.hold(seconds)
-        metrics = {"cut": True, "epoch_seconds": None, "epoch_fraction": 0.1}
-        assert sweep.report(0, seconds=seconds, **metrics) == "pause"
+        assert sweep.report(0, seconds=seconds, cut=True, epoch_seconds=None, epoch_fraction=0.1) == "pause"
         sweep.checkpoint()
         sweep.pause()
         sweep.core.end(interrupted=False)

@@ -219,7 +219,7 @@ class Simulation:
             "epoch_seconds": duration if process.whole else None,
             "time_this_iter_s": process.step,
         }
-        verdict = self.core.report(name, metrics, stopping=False, pausable=True)
+        verdict = self.core.report(name, metrics, stopping=False)
         search = self.core.state.searches[name]
         staying = verdict == "pause" and not self.world.told
         if staying and self.core.keep_slot(name, self.world.slots, self.busy()):

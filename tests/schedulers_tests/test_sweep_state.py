@@ -136,7 +136,7 @@ def run_of(*records: dict[str, Any], mode: str = "max") -> SearchRecord:
 def test_values_after_a_crash_replace_those_that_were_lost() -> None:
     a = run_of(report("a", 1, 0.1), report("a", 2, 0.9), report("a", 3, 0.3), failure("a", 1), report("a", 2, 0.2))
     assert a.curve == [(1, 0.1), (2, 0.2)]
-    assert (a.epochs, a.value_at(2), a.value_at(3)) == (2, 0.2, None)
+    assert (a.epochs, dict(a.curve).get(2), dict(a.curve).get(3)) == (2, 0.2, None)
     assert (a.best_value, a.best_metrics["epochs"]) == (0.9, 2), "the best value that was seen stays the best"
 
 

@@ -15,7 +15,7 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.train._internal.checkpoint_manager import _CheckpointManager
 from ray.train._internal.session import _TrainingResult
 from ray.train._internal.storage import StorageContext
-from ray.tune import Checkpoint, Trainable, TuneConfig
+from ray.tune import Checkpoint, PlacementGroupFactory, Trainable, TuneConfig
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment, Trial
@@ -82,7 +82,7 @@ CONTROLLER = {
     "_actor_cache": object,
     "_actor_manager": RayActorManager,
     "_actor_to_trial": dict,
-    "_cleanup_cached_actors": "force_all",
+    "_remove_actor": "tracked_actor",
     "_resetting_trials": set,
     "_reuse_actors": bool,
     "_set_trial_status": "status",
@@ -109,6 +109,7 @@ def test_the_controller_has(controller: TuneController, name: str) -> None:
         ("trial", {"_default_result_or_future"}),
         ("_actor_manager", {"_live_actors_to_ray_actors_resources"}),
         ("_actor_cache", {"_cached_objects"}),
+        ("cache", {"_cached_objects"}),
     ],
 )
 def test_no_private_attribute_is_used_that_is_not_checked_here(owner: str, known: set[str]) -> None:
@@ -132,8 +133,15 @@ def test_the_actor_manager_has_live_actors_and_waits_so_long_at_most(controller:
 
 
 def test_the_cache_of_idle_actors_has_lists_by_resources(controller: TuneController) -> None:
-    assert hasattr(controller._actor_cache, "_cached_objects"), "the controller's _actor_cache._cached_objects is gone"
-    assert isinstance(controller._actor_cache._cached_objects, dict)
+    cache = controller._actor_cache
+    assert isinstance(getattr(cache, "_cached_objects", None), dict), "_ObjectCache._cached_objects is gone"
+    resources = PlacementGroupFactory([{"CPU": 1.0}])
+    cache.increase_max(resources, by=3)
+    for actor in "abc":
+        cache.cache_object(resources, actor)
+    assert list(cache._cached_objects[resources]) == ["a", "b", "c"]
+    assert cache.pop_cached_object(resources) == "a", "the one that has idled longest is used first"
+    assert (cache.num_cached_objects, cache.has_cached_object(resources)) == (2, True)
 
 
 def test_a_controller_without_trials_has_no_processes(controller: TuneController) -> None:
