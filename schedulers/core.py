@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from schedulers.allocation import Allocator, Slice, SweepView, planned_horizon
 from schedulers.budget import Budget, format_device_seconds
@@ -15,6 +15,7 @@ from schedulers.grant_sizes import GrantSizes
 from schedulers.ledger import KINDS
 from schedulers.meter import Holding, Meter
 from schedulers.plain_data import plain
+from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
 from schedulers.sweep_state import SearchRecord, SearchStatus, SweepState
 
@@ -24,16 +25,6 @@ Verdict = Literal["continue", "pause", "stop"]
 
 FLUSH_SECONDS = 1.0
 """Charges reach the disk at most so much later; grants before anything runs on them."""
-
-
-class RecordBook(Protocol):
-    """Where records go; the journal, or a list in a simulation."""
-
-    def append(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Complete a record with number, time and run, and keep it."""
-
-    def flush(self) -> None:
-        """Return when all that was appended is durable."""
 
 
 class SweepCore:

@@ -73,7 +73,7 @@ def test_it_spends_its_budget_ends_and_then_changes_nothing(script: Script) -> N
     assert json.loads(again.stdout.splitlines()[-1])["ledger"] == state.ledger.to_json()
     assert journal_of(script) == written
 
-    raised = replace(script, budget="28 cpu-seconds").run()
+    raised = replace(script, budget="26 cpu-seconds").run()
     check_accounts(raised)
     assert raised.ledger.spent > state.ledger.spent
     assert list(raised.searches)[: len(state.searches)] == list(state.searches), "no search is lost or doubled"
@@ -117,7 +117,7 @@ def test_a_trial_that_is_done_by_itself_is_finished(script: Script) -> None:
 
 
 def test_three_failures_in_a_row_fail_a_search_and_not_the_sweep(script: Script) -> None:
-    few = replace(script, model="FailsInStep", budget="40 cpu-seconds", space={"x": [0.2, 0.8]})
+    few = replace(script, model="FailsInStep", budget="60 cpu-seconds", space={"x": [0.2, 0.8]})
     state = replace(few, terms={"max_t": 4, "grace_period": 4}).run()
     check_accounts(state)
     bad, good = state.searches.values()

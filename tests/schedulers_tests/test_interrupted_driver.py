@@ -28,7 +28,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def script(ray_address: str, tmp_path: Path) -> Script:
-    return Script("Reusable", "60 cpu-seconds", str(tmp_path), address=ray_address, terms={"max_t": 16})
+    return Script("Reusable", "36 cpu-seconds", str(tmp_path), address=ray_address, terms={"max_t": 16})
 
 
 @pytest.fixture
@@ -93,8 +93,13 @@ def check_continuation(script: Script, before: SweepState, after: SweepState) ->
 
 
 def test_a_killed_driver_is_resumed_by_the_same_script(script: Script, start: Start) -> None:
+    """With Optuna, whose study must go on too; and while the driver lives nobody else may."""
+    script = replace(script, optuna=True)
     driver = start("budgeted_sweep", json.dumps(asdict(script)))
     when(lambda: in_full_swing(script))
+    with pytest.raises(ValueError, match=f"process {driver.pid}"):
+        script.run()
+    assert in_full_swing(script)
     driver.kill()
     driver.wait()
     before = SweepState.replay(None, records_of(script))
@@ -139,7 +144,7 @@ def observed(script: Script, start: Start) -> tuple[float, SweepState]:
 
 @pytest.mark.parametrize("model", ["Reusable"])
 def test_the_ledger_agrees_with_an_outside_observer(script: Script, start: Start, model: str) -> None:
-    held, state = observed(replace(script, model=model, budget="36 cpu-seconds"), start)
+    held, state = observed(replace(script, model=model), start)
     assert held <= state.ledger.budget
     assert state.ledger.spent == pytest.approx(held, rel=0.06)
 
