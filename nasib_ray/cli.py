@@ -149,9 +149,7 @@ def resume(path: PathArgument, budget: BudgetOption = None) -> None:
     chosen = SweepConfig(**{**plain, "budget": budget or f"{given!r} {device}-seconds"})
     if chosen.budget is not None and chosen.budget.device != device:
         raise ValueError(f"{path} is paid in {device.upper()} time, so its budget cannot be {chosen.budget}")
-    if chosen.budget is not None and chosen.budget.device_seconds < given:
-        raise ValueError(f"--budget {budget} is below the sweep's budget of {given:g} device-seconds: it can be raised")
-    if known.state.end == "finished" and chosen.budget is not None and chosen.budget.device_seconds <= given:
+    if known.state.end == "finished" and chosen.budget is not None and chosen.budget.device_seconds == given:
         print(f"{path} is finished: {known.state.end_why}. A larger --budget would go on with it.")
         return
     storage, _, name = path.rstrip("/").rpartition("/")

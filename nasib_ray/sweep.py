@@ -22,6 +22,7 @@ from nasib_ray.study_log import StudyLog
 from nasib_ray.version import __version__
 from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare
+from schedulers.budget import format_device_seconds
 from schedulers.budget_scheduler import BudgetScheduler
 from schedulers.sweep_state import SweepState
 from trainables.data_place import check_place
@@ -80,10 +81,12 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
     Raises:
         ValueError: If no budget is given, the place holds another sweep, or no node can hold a trial.
     """
-    held = config.resources
-    assert config.budget is not None, "resources are known only under a budget"
+    held, budget = config.resources, config.budget
+    assert budget is not None, "resources are known only under a budget"
     place = place or Place.of(config)
-    check_same(config, place)
+    known = check_same(config, place)
+    if known is not None and known.state.end == "finished" and budget.device_seconds == known.state.ledger.budget:
+        return known
     check_place(config.data)
     needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
     with quiet_tune(), ray_for_sweep() as cluster:
@@ -99,7 +102,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         cluster.await_workers()
         searcher = StudySearcher(config, METRIC, "max", _study_log(config, place))
         tune_config, run_config = with_budget(
-            config.budget,
+            budget,
             TuneConfig(metric=METRIC, mode="max", search_alg=searcher),
             RunConfig(storage_path=place.storage, name=place.name, verbose=0),
             allocator=allocator_of(config),
@@ -120,23 +123,34 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
     return load_sweep(place.path)
 
 
-def check_same(config: SweepConfig, place: Place) -> None:
+def check_same(config: SweepConfig, place: Place) -> Sweep | None:
     """Make sure that a place is empty or holds the sweep that a configuration describes.
 
+    Returns:
+        The sweep as it stands; None if there is none.
+
     Raises:
-        ValueError: If it holds another one; names what differs.
+        ValueError: If it holds another one, or had a larger budget; names what differs.
     """
     if not sweep_exists(place.path):
-        return
-    known = load_sweep(place.path).state.settings.get("config")
+        return None
+    sweep = load_sweep(place.path)
+    known = sweep.state.settings.get("config")
     if known is None:
-        return
+        return sweep
     differing = SweepConfig(**known).same_sweep(config)
     if differing:
         raise ValueError(
-            f"{place.path} holds a sweep with another configuration; {', '.join(differing)} differ: "
+            f"{place.path} holds a sweep with another configuration, which differs in {', '.join(differing)}: "
             f"choose another --name, or go on with that sweep by `nasib-ray resume {place.path}`"
         )
+    had = sweep.state.ledger.budget
+    if config.budget is not None and config.budget.device_seconds < had:
+        raise ValueError(
+            f"{place.path} has a budget of {format_device_seconds(had, config.budget.device)}, so {config.budget} is "
+            "too little: it can only be raised"
+        )
+    return sweep
 
 
 def allocator_of(config: SweepConfig) -> Allocator:

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 IDLE_SECONDS = 5.0
 """A process that idles so long with nothing to grant is stopped."""
 
+_WARNING_SECONDS = 60.0
+
 
 class SweepRun:
     """Between Tune's controller and the core: charges what is held, books what is offered, ends what is over.
@@ -69,6 +71,7 @@ class SweepRun:
         self._pausing: set[str] = set()
         self._asked: set[str] = set()
         self._idle_since: float | None = None
+        self._warned = -_WARNING_SECONDS
 
     def slots(self) -> int:
         """How many trials can run now on the live nodes."""
@@ -122,9 +125,18 @@ class SweepRun:
                 self.core.flush()
                 return
             except JournalWriteError as error:
-                logger.warning("%s; nothing is started before the journal can be written", error)
+                if self._interruption.wanted:
+                    raise
+                self._warn(error)
                 time.sleep(1.0)
                 self.tick()
+
+    def _warn(self, error: JournalWriteError) -> None:
+        """Say once a minute that the journal cannot be written."""
+        now = self._clock.monotonic()
+        if now - self._warned >= _WARNING_SECONDS:
+            self._warned = now
+            logger.warning("%s Nothing new is started before it can be written.", error)
 
     # Time
 
@@ -138,7 +150,7 @@ class SweepRun:
             self.core.tick(self._held)
             self._journal.beat()
         except JournalWriteError as error:
-            logger.warning("%s", error)
+            self._warn(error)
         except LeaseLostError:
             self._watch.kill(raw, self._held)
             self.ended = True
@@ -226,8 +238,12 @@ class SweepRun:
         for name in list(self._active):
             self.core.crashed(name, why)
             self.came_to_rest(name, "paused", why)
-        self.core.end(interrupted=True)
-        self._leave()
+        try:
+            self.core.end(interrupted=True)
+            self._leave()
+        except JournalWriteError as error:
+            self.ended = True
+            logger.error("%s What was held since the last record will be charged when the sweep goes on.", error)
 
     def _leave(self) -> None:
         self.ended = True

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def script(ray_address: str, tmp_path: Path) -> Script:
     terms = {"max_t": 16}
-    return Script("Reusable", "20 cpu-seconds", str(tmp_path), address=ray_address, terms=terms)
+    return Script("Reusable", "18 cpu-seconds", str(tmp_path), address=ray_address, terms=terms)
 
 
 def journal_of(script: Script) -> dict[str, bytes]:
@@ -73,7 +73,7 @@ def test_it_spends_its_budget_ends_and_then_changes_nothing(script: Script) -> N
     assert json.loads(again.stdout.splitlines()[-1])["ledger"] == state.ledger.to_json()
     assert journal_of(script) == written
 
-    raised = replace(script, budget="26 cpu-seconds").run()
+    raised = replace(script, budget="24 cpu-seconds").run()
     check_accounts(raised)
     assert raised.ledger.spent > state.ledger.spent
     assert list(raised.searches)[: len(state.searches)] == list(state.searches), "no search is lost or doubled"
@@ -102,7 +102,10 @@ def test_optuna_suggests(script: Script) -> None:
 def test_what_cannot_be_saved_is_stopped_and_never_paused(script: Script) -> None:
     state = replace(script, model="Unsaved", mode="min").run()
     check_accounts(state)
-    assert (state.end, states(state)) == ("finished", {"finished"})
+    assert state.end == "finished"
+    for search in state.searches.values():
+        assert search.state == "finished" or search.failures, "only a crash leaves one that could go on"
+        assert search.checkpoints == []
     lowest = min(value for search in state.searches.values() for _, value in search.curve)
     assert state.incumbent is not None
     assert state.incumbent.best_value == lowest, "mode is min"
@@ -128,16 +131,16 @@ def test_three_failures_in_a_row_fail_a_search_and_not_the_sweep(script: Script)
 
 
 def test_a_setup_that_always_fails_ends_the_sweep_with_its_error(script: Script) -> None:
-    state = replace(script, model="FailsInSetup", budget="10 cpu-minutes").run()
+    state = replace(script, model="FailsInSetup", budget="10 cpu-minutes", space={"x": [0.5]}).run()
     check_accounts(state)
     assert state.end == "failed"
     assert "there is no data" in state.end_why
-    assert len(state.searches) <= 4
+    assert [search.failures for search in state.searches.values()] == [3]
     assert state.ledger.spent < 120, "most of the budget is left"
 
 
 def test_a_step_that_never_returns_is_killed(script: Script) -> None:
-    state = replace(script, model="Hangs", budget="24 cpu-seconds", terms={"max_t": 16, "grace_period": 16}).run()
+    state = replace(script, model="Hangs", terms={"max_t": 16, "grace_period": 16}).run()
     check_accounts(state)
     assert state.ledger.spent_by_kind["lost"] > 0
     assert any(search.failures for search in state.searches.values())
