@@ -170,7 +170,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         if self._run is None and (first := source.peek()) is not None:
             self.begin(first)
         if self._run is None:
-            self.leave()
+            if source.exhausted:
+                self.leave()
             return None
         if self._booked_in_step:
             return None

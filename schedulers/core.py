@@ -329,11 +329,11 @@ class SweepCore:
         """Kind train is the reported step time; what was held beside it in this time is set-up."""
         held, trained = self._trained.pop(name, 0.0), step_seconds * self.rules.devices
         spare = self.state.ledger.unsaved.get(name, {}).get("setup", 0.0)
-        if held > trained:
-            self.append("relabel", trial=name, **{"from": "train", "to": "setup"}, amount=round(held - trained, 6))
-        elif min(trained - held, spare) > 0:
-            amount = round(min(trained - held, spare), 6)
-            self.append("relabel", trial=name, **{"from": "setup", "to": "train"}, amount=amount)
+        kinds, amount = {"from": "train", "to": "setup"}, held - trained
+        if amount < 0:
+            kinds, amount = {"from": "setup", "to": "train"}, min(-amount, spare)
+        if amount > 0:
+            self.append("relabel", trial=name, **kinds, amount=round(amount, 6))
 
     def _plan(self, epoch_seconds: float) -> None:
         """Fix the full horizon: what the budget buys of full searches, no more than one slot can run."""
@@ -383,12 +383,15 @@ class SweepCore:
     def drop_checkpoint(self, name: str, why: str) -> None:
         """Enter that a search's newest checkpoint cannot be loaded: it goes back to the one before, or to nothing."""
         search = self.state.searches[name]
-        kept = search.checkpoints[:-1]
-        path, epochs = search.checkpoints[-1].path, kept[-1].epochs if kept else 0
-        self.append("checkpoint-lost", trial=name, path=path, epochs=epochs, why=why)
+        *kept, lost = search.checkpoints
+        self.append("checkpoint-lost", trial=name, path=lost.path, epochs=kept[-1].epochs if kept else 0, why=why)
 
-    def end(self, interrupted: bool) -> None:
-        """Enter the end of this run: close all grants, and say how and why it ended."""
+    def end(self, interrupted: str = "") -> None:
+        """Enter the end of this run: close all grants, and say how and why it ended.
+
+        Args:
+            interrupted: Why it was stopped before its end; empty if it was not.
+        """
         for grant in list(self.state.ledger.grants):
             self.close(grant)
         self.post()

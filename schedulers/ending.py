@@ -22,7 +22,7 @@ def barren(state: SweepState) -> str:
 
 
 def ending(
-    state: SweepState, rules: Rules, overhead_seconds: float, interrupted: bool, more_searches: bool
+    state: SweepState, rules: Rules, overhead_seconds: float, interrupted: str, more_searches: bool
 ) -> tuple[str, str]:
     """How a run ended.
 
@@ -30,14 +30,14 @@ def ending(
         state: The sweep, all its grants closed.
         rules: What it spends by.
         overhead_seconds: Wall seconds that a new process takes besides stepping.
-        interrupted: Whether it was told to stop.
+        interrupted: Why it was stopped before its end; empty if it was not.
         more_searches: Whether a new search could be had.
 
     Returns:
         ``finished``, ``interrupted`` or ``failed``, and why in words.
     """
     if interrupted:
-        return "interrupted", "it was told to stop"
+        return "interrupted", interrupted
     if error := barren(state):
         return "failed", f"the first searches all failed before they reported anything: {error}"
     failed = [search for search in state.searches.values() if search.state == "failed"]

@@ -43,9 +43,8 @@ class GrantSizes:
         save = rules.save_seconds if state.save_seconds is None else state.save_seconds * 2 + 0.5
         reset = rules.reset_seconds if state.reset_seconds is None else state.reset_seconds * 2 + 0.5
         start = reset if reuse else boot
-        known = state.boot_seconds is not None and state.save_seconds is not None
         whole = start + save + rules.grace_seconds + _JITTER_SECONDS
-        return whole if known else min(whole, rules.grace_seconds + free / rules.devices / 2)
+        return whole if state.boot_seconds is not None else min(whole, rules.grace_seconds + free / rules.devices / 2)
 
     def size(
         self, piece: Slice, search: SearchRecord, view: SweepView, share: float, reuse: bool

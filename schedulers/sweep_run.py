@@ -222,7 +222,7 @@ class SweepRun:
             while self._held:
                 pump(raw, 0.05)
                 self.tick()
-        self.core.end(interrupted=self._interruption.wanted)
+        self.core.end("it was told to stop" if self._interruption.wanted else "")
         self._leave()
         if raw is not None:
             raw.search_alg.set_finished()
@@ -239,7 +239,7 @@ class SweepRun:
             self.core.crashed(name, why)
             self.came_to_rest(name, "paused", why)
         try:
-            self.core.end(interrupted=True)
+            self.core.end(why)
             self._leave()
         except JournalWriteError as error:
             self.ended = True

@@ -211,7 +211,7 @@ class Interleavings(RuleBasedStateMachine):
             self.kill(key, "interrupted")
             self.gone(key)
         self.time_passes(1)
-        self.core.end(interrupted=True)
+        self.core.end("it was told to stop")
         assert self.core.state.ledger.granted == 0.0
         self.budget += more
         self.drive()

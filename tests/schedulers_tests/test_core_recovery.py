@@ -123,7 +123,7 @@ class TestResume:
         before.core.post()
         after = Sweep(budget=30.0, records=before.book.records)
         assert after.core.next_slice(1, [], []) is None
-        after.core.end(interrupted=False)
+        after.core.end()
         assert after.state.ledger.spent == pytest.approx(30.2)
 
     def test_under_another_number_of_devices_the_old_grant_is_charged_all_the_same(self) -> None:
@@ -170,7 +170,7 @@ class TestTheEnd:
         assert sweep.report(0, seconds=seconds, cut=True, epoch_seconds=None, epoch_fraction=0.1) == "pause"
         sweep.checkpoint()
         sweep.pause()
-        sweep.core.end(interrupted=False)
+        sweep.core.end()
         assert sweep.state.end == "failed"
         found = re.search(r"30.0 cpu-seconds is too small .* about ([\d.]+) cpu-minutes would do", sweep.state.end_why)
         assert found is not None, sweep.state.end_why
@@ -182,7 +182,7 @@ class TestTheEnd:
         sweep.hold(3.0, "setup")
         sweep.hold(7.0)
         sweep.report(1, seconds=7.0)
-        sweep.core.end(interrupted=False)
+        sweep.core.end()
         assert (sweep.state.end, sweep.state.ledger.grants) == ("finished", {})
         assert sweep.state.end_why.startswith("1.5 cpu-minutes remain")
         assert sweep.book.flushed == len(sweep.book.records)
@@ -190,7 +190,7 @@ class TestTheEnd:
     def test_an_interruption_is_not_an_end(self) -> None:
         sweep = Sweep()
         sweep.start()
-        sweep.core.end(interrupted=True)
+        sweep.core.end("it was told to stop")
         assert sweep.state.end == "interrupted"
 
     def test_one_search_that_fails_is_named_and_not_the_budget(self) -> None:
@@ -198,7 +198,7 @@ class TestTheEnd:
         sweep.start()
         sweep.core.crashed("a", "no data")
         sweep.core.moved("a", "failed", "no data")
-        sweep.core.end(interrupted=False)
+        sweep.core.end()
         assert sweep.state.end == "failed"
         assert "no data" in sweep.state.end_why
         assert "too small" not in sweep.state.end_why
@@ -213,7 +213,7 @@ def test_three_searches_that_all_failed_before_any_report_end_the_sweep() -> Non
             sweep.core.crashed(name, f"{name} has no data")
         sweep.core.moved(name, "failed", f"{name} has no data")
     assert sweep.core.next_slice(1, [], []) is None
-    sweep.core.end(interrupted=False)
+    sweep.core.end()
     assert (sweep.state.end, "c has no data" in sweep.state.end_why) == ("failed", True)
 
 

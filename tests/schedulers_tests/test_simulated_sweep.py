@@ -38,6 +38,7 @@ class World:
     told: bool = True
     max_t: int = 27
     searches: int = 8
+    limit: int | None = None
     seed: int = 0
 
 
@@ -80,6 +81,7 @@ class Simulation:
             epochs_key="epochs" if world.told else "training_iteration",
             full_epochs=None if world.told else world.max_t,
             searches=world.searches,
+            most_searches=world.limit,
             horizon_told=world.told,
             slice_told=world.told,
         )
@@ -103,7 +105,7 @@ class Simulation:
             self.stop(process)
         while self.processes:
             self.advance()
-        self.core.end(interrupted=False)
+        self.core.end()
         return self.core.state
 
     def tick(self) -> None:
@@ -268,6 +270,7 @@ WORLDS = st.builds(
     told=st.booleans(),
     max_t=st.sampled_from([1, 4, 27, 1000]),
     searches=st.sampled_from([1, 3, 8]),
+    limit=st.none() | st.integers(1, 6),
     seed=st.integers(0, 1000),
 )
 
@@ -282,11 +285,14 @@ def test_halving_stays_within_any_budget_and_leaves_less_than_another_slice(worl
     assert simulation.held <= state.ledger.spent + 1e-3, "an outside observer sees no more than is charged"
     assert state.ledger.grants == {}
     assert all(search.state != "running" for search in state.searches.values())
-    if state.full_horizon is not None:
+    unfinished = any(search.unfinished for search in state.searches.values())
+    if world.limit is not None:
+        assert len(state.searches) <= world.limit
+    if state.full_horizon is not None and (unfinished or world.limit is None):
         view = simulation.core.view(world.slots, [], [])
         slowest = max(search.slowest_seconds for search in state.searches.values())
         assert view.free / world.devices < view.overhead_seconds + 2 * 1.1 * slowest + 0.01
-    if lumps >= 20:
+    if lumps >= 20 and world.limit is None:
         assert state.ledger.spent >= 0.95 * budget
 
 
@@ -348,6 +354,24 @@ def test_searches_are_compared_at_one_horizon_and_cut_only_in_the_endgame(slots:
     finished = [search for search in state.searches.values() if search.state == "finished"]
     assert all(search.epochs == search.horizon for search in finished)
     assert sum(search.epochs == full for search in finished) >= 2, "some searches were run in full"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 20])
+def test_a_finite_space_has_the_whole_budget_where_horizons_are_told(limit: int) -> None:
+    world = World(limit=limit, epoch=2.0)
+    simulation = Simulation(world, 3_000.0, AsyncHalving())
+    state = simulation.run()
+    assert len(state.searches) <= limit
+    assert state.ledger.spent >= 0.95 * 3_000.0
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_a_finite_space_is_run_to_its_end_where_they_are_not(limit: int) -> None:
+    world = World(limit=limit, told=False, max_t=27)
+    simulation = Simulation(world, 10_000.0, halving(world))
+    state = simulation.run()
+    assert [(search.state, search.epochs) for search in state.searches.values()] == [("finished", 27)] * limit
+    assert state.end_why.startswith("all searches are done")
 
 
 def test_halving_spends_more_on_what_is_better() -> None:
