@@ -176,7 +176,7 @@ class AsyncHalving(Allocator):
             # At least one epoch: what is left may be too little for every slot, and still enough for this one.
             within = max(1, sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN))
             most = within if alone else min(within, whole - search.epochs)
-            reach, epochs = _reach(most, SLICE_SHARE * full, sweep.affordable(search))
+            reach, epochs = _reach(most, math.ceil(SLICE_SHARE * full), sweep.affordable(search))
             if epochs >= 1:
                 return Slice(search.id, epochs, search.epochs + reach if sweep.horizon_told else whole, "endgame")
         reach = min(full, sweep.affordable(None))
@@ -221,20 +221,25 @@ class EqualShare(Allocator):
         affordable = sweep.affordable(search)
         if affordable < 1:
             return None
-        if sweep.epoch_of(search) is None:
+        epoch = sweep.epoch_of(search)
+        if epoch is None:
             return Slice(name, 1, None, "measure")
         gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
         share = (sweep.budget - gone) / max(1, self._searches - len(sweep.ended)) - held
         within = sweep.epochs_within(search, share / sweep.devices, _REPLAN_MARGIN)
-        reach, epochs = _reach(within, SLICE_SHARE * (done + within), affordable)
+        longest = math.ceil(SLICE_SHARE * (done + within))
+        if (within - longest) * epoch < sweep.overhead_seconds + epoch:
+            # The rest would not pay for a grant of its own, and the search would not come to its last epoch.
+            longest = within
+        reach, epochs = _reach(within, longest, affordable)
         return Slice(name, epochs, done + reach, "share") if epochs >= 1 else None
 
 
-def _reach(within: int, longest: float, affordable: int) -> tuple[int, int]:
+def _reach(within: int, longest: int, affordable: int) -> tuple[int, int]:
     """How far a search can come, and the slice of it that comes next.
 
     Only a slice must be affordable for certain: the horizon is planned again before the next one. The last slice must
     fit whole, or the search would not come to its last epoch.
     """
-    epochs = min(within, math.ceil(longest), affordable)
-    return (epochs, epochs) if within <= math.ceil(longest) else (within, epochs)
+    epochs = min(within, longest, affordable)
+    return (epochs, epochs) if within <= longest else (within, epochs)
