@@ -11,6 +11,7 @@ from ray.tune.experiment import Experiment, Trial
 from ray.tune.registry import get_trainable_cls
 from ray.tune.schedulers import TrialScheduler
 
+from schedulers.actor_watch import NodeWatch
 from schedulers.allocation import Allocator
 from schedulers.clock import WallClock
 from schedulers.core import SweepCore
@@ -123,7 +124,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         """Enter this run in the journal, now that a trial says what it holds; called by the TrialSource.
 
         Raises:
-            ValueError: If the trial holds none of the budget's device, or GPUs under a CPU budget.
+            ValueError: If the trial holds none of the budget's device, GPUs under a CPU budget, or more than any node
+                of the driver's own cluster has.
         """
         if self._run is not None or self.ended:
             return
@@ -136,6 +138,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             raise ValueError(f"the budget is {budget}, but a trial holds GPUs: give the budget in gpu-... units")
         if devices <= 0:
             raise ValueError(f"the budget is {budget}, but a trial holds no {budget.device}; it holds {needs}")
+        if cluster_is_own() and NodeWatch(self._clock).slots(needs) == 0:
+            raise ValueError(f"a trial holds {needs}, but no node of this Ray has so much: let trials hold less")
         rules = Rules(
             devices=devices,
             metric=self._metric or "",
@@ -257,6 +261,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         forget_reset(unwrapped(controller), trial)
         self._running.tick()
         self._running.core.crashed(name, why)
+        self._reported.pop(name, None)
         # Tune has marked the trial as failed already if it is about to queue it again.
         again = trial.status == Trial.ERROR
         self._running.came_to_rest(name, "paused" if again else "failed", why)

@@ -99,7 +99,9 @@ class SweepCore:
             self.append("budget", device_seconds=budget.device_seconds, text=str(budget))
         self.append("run", slots=slots)
         for name, grant in list(ledger.grants.items()):
-            unseen = min(grant.left, (FLUSH_SECONDS + seconds_unseen) * self.rules.devices)
+            # Trials may have held more under the earlier driver than they do now.
+            devices = max(self.rules.devices, self.state.settings["devices_per_trial"])
+            unseen = min(grant.left, (FLUSH_SECONDS + seconds_unseen) * devices)
             if unseen > 0:
                 self.append("charge", grant=name, trial=grant.trial, kind="lost", amount=unseen)
             self.append("release", grant=name, trial=grant.trial, amount=grant.left)

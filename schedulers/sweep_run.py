@@ -19,7 +19,7 @@ from schedulers.lease import LeaseLostError
 from schedulers.meter import Holding
 from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
-from schedulers.tune_internals import ask_to_stop, drop_idle, pump
+from schedulers.tune_internals import ask_to_stop, drop_idle, error_of, pump
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ IDLE_SECONDS = 5.0
 """A process that idles so long with nothing to grant is stopped."""
 
 _WARNING_SECONDS = 60.0
+_NO_NODE_SECONDS = 0.5
 
 
 class SweepRun:
@@ -91,6 +92,7 @@ class SweepRun:
 
     def offer(self) -> tuple[Slice, SweepView] | None:
         """The slice that a free slot should run now; if there is none, whatever should rest or end does."""
+        self._notice_silent_ends()
         if not self._interruption.wanted:
             offer = self.core.next_slice(self.slots(), self.busy(), self._watch.idle_grants(self._held))
             if offer is not None:
@@ -127,16 +129,16 @@ class SweepRun:
             except JournalWriteError as error:
                 if self._interruption.wanted:
                     raise
-                self._warn(error)
+                self._warn(f"{error} Nothing new is started before it can be written.")
                 time.sleep(1.0)
                 self.tick()
 
-    def _warn(self, error: JournalWriteError) -> None:
-        """Say once a minute that the journal cannot be written."""
+    def _warn(self, what: str) -> None:
+        """Say once a minute why nothing is started."""
         now = self._clock.monotonic()
         if now - self._warned >= _WARNING_SECONDS:
             self._warned = now
-            logger.warning("%s Nothing new is started before it can be written.", error)
+            logger.warning("%s", what)
 
     # Time
 
@@ -150,7 +152,7 @@ class SweepRun:
             self.core.tick(self._held)
             self._journal.beat()
         except JournalWriteError as error:
-            self._warn(error)
+            self._warn(f"{error} Nothing new is started before it can be written.")
         except LeaseLostError:
             self._watch.kill(raw, self._held)
             self.ended = True
@@ -166,6 +168,14 @@ class SweepRun:
                     self.came_to_rest(trial.trial_id, "paused", "slice ended")
         if self._interruption.wanted:
             self._interrupt(raw)
+
+    def _notice_silent_ends(self) -> None:
+        """Enter trials that Tune ended without telling: those whose ``reset_config`` answered False."""
+        for trial in self.controller.get_trials() if self.controller is not None and self._active else ():
+            if trial.trial_id in self._active and trial.status == Trial.ERROR:
+                why = error_of(trial)
+                self.core.crashed(trial.trial_id, why)
+                self.came_to_rest(trial.trial_id, "failed", why)
 
     def pausing(self, name: str) -> None:
         """Take note that a trial was told to pause: it comes to rest when it has saved."""
@@ -213,6 +223,10 @@ class SweepRun:
             self.tick()
         elif self.slots() > 0 or self._interruption.wanted:
             self.end()
+        else:
+            # Nodes of a cluster come and go; without this pause Tune would turn in circles as fast as it can.
+            self._warn("no live node has room for a trial: waiting for one")
+            time.sleep(_NO_NODE_SECONDS)
 
     def end(self) -> None:
         """Wait until no process holds anything, write the end, let Tune finish."""

@@ -45,6 +45,13 @@ class Reusable(Plain):
         return True
 
 
+class RefusesReset(Plain):
+    """Overrides reset_config to say that this time it cannot be."""
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        return False
+
+
 class Unsaved(Plain):
     save_checkpoint = tune.Trainable.save_checkpoint
     load_checkpoint = tune.Trainable.load_checkpoint

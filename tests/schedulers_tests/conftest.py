@@ -1,13 +1,16 @@
-"""What the tests of this room share: a core with its book in memory, and one Ray for all that need it."""
+"""What the tests of this room share: a core with its book in memory, and a Ray for those that need one."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -128,14 +131,34 @@ class Sweep:
         return [record for record in self.book.records if record["event"] == event]
 
 
+@contextmanager
+def short_folder() -> Iterator[str]:
+    """A folder for a Ray; not below pytest's, as paths of sockets may have no more than 107 characters."""
+    folder = tempfile.mkdtemp(prefix="nr", dir="/tmp" if os.path.isdir("/tmp") else None)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
     """The address of a Ray of 2 CPUs that is the module's own and lives in a folder of its own."""
-    # Not below pytest's folders: paths of sockets may have no more than 107 characters.
-    temp = tempfile.mkdtemp(prefix="nr", dir="/tmp" if os.path.isdir("/tmp") else None)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
         patch.delenv("RAY_ADDRESS", raising=False)
-        start_ray(temp, None)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        start_ray(folder, None)
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
-    shutil.rmtree(temp, ignore_errors=True)
+
+
+@pytest.fixture
+def time_limit() -> Iterator[None]:
+    """Fail a test that hangs, rather than all that come after it."""
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("the test hangs")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(240)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -18,7 +18,7 @@ from schedulers import AsyncHalving, Budget, BudgetScheduler, Terms
 from schedulers.sweep_state import SweepState
 from tests.schedulers_tests.budgeted_sweep import Plain, Script
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("time_limit")]
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,6 +119,13 @@ def test_a_trial_that_is_done_by_itself_is_finished(script: Script) -> None:
     assert {search.epochs for search in finished} == {3}, "its last report counts"
 
 
+def test_a_trainable_that_refuses_to_be_reset_does_not_hang(script: Script) -> None:
+    state = replace(script, model="RefusesReset").run()
+    check_accounts(state)
+    assert state.end == "finished"
+    assert any(search.epochs for search in state.searches.values())
+
+
 def test_three_failures_in_a_row_fail_a_search_and_not_the_sweep(script: Script) -> None:
     few = replace(script, model="FailsInStep", budget="60 cpu-seconds", space={"x": [0.2, 0.8]})
     state = replace(few, terms={"max_t": 4, "grace_period": 4}).run()
@@ -174,9 +181,14 @@ def test_a_scheduler_without_its_source_names_the_line_that_is_missing(script: S
 
 @pytest.mark.parametrize(
     ("resources", "budget", "message"),
-    [({"cpu": 0, "node:none": 1}, "20 cpu-seconds", "holds no cpu"), ({"cpu": 1}, "20 gpu-seconds", "holds no gpu")],
+    [
+        ({"cpu": 0, "node:none": 1}, "20 cpu-seconds", "holds no cpu"),
+        ({"cpu": 1}, "20 gpu-seconds", "holds no gpu"),
+        ({"cpu": 3}, "20 cpu-seconds", "no node"),
+        ({"cpu": 1, "gpu": 1}, "20 gpu-seconds", "no node"),
+    ],
 )
-def test_a_trial_without_the_budgets_device_is_refused(
+def test_a_trial_that_the_budget_or_the_machine_cannot_have_is_refused(
     script: Script, resources: dict[str, Any], budget: str, message: str
 ) -> None:
     from nasib_ray import with_budget
