@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from nasib_ray.version import __version__
+
+if TYPE_CHECKING:
+    from nasib_ray.config import SweepConfig
+    from nasib_ray.sweep import Place
 
 INTERRUPTED = 130
 """The exit status of a sweep that was stopped by a signal, as shells have it."""
@@ -87,7 +90,7 @@ def plan(
 
     console = Console()
     chosen = _load(config, settings, budget=budget, data=data)
-    with console.status("measuring one epoch") if console.is_terminal else _nothing():
+    with console.status("measuring one epoch") if console.is_terminal else nullcontext():
         made = make_plan(chosen)
     plan_report(console, made)
 
@@ -195,13 +198,13 @@ def results(
         print(f"wrote {' and '.join(str(file) for file in (csv, parquet) if file is not None)}")
 
 
-def _load(config: Path | None, settings: list[str] | None, **given: Any) -> Any:
+def _load(config: Path | None, settings: list[str] | None, **given: Any) -> SweepConfig:
     from nasib_ray.config import SweepConfig
 
     return SweepConfig.load(config, settings or (), **{key: value for key, value in given.items() if value is not None})
 
 
-def _run(config: Any, place: Any = None) -> None:
+def _run(config: SweepConfig, place: Place | None = None) -> None:
     """Run a sweep with its progress shown; exits with 1 if it failed, 130 if it was interrupted."""
     from nasib_ray.progress import Progress, final_report
     from nasib_ray.sweep import Place, check_same, run_sweep
@@ -222,11 +225,6 @@ def _run(config: Any, place: Any = None) -> None:
     final_report(console, done.state, place.path)
     if done.state.end != "finished":
         raise typer.Exit(INTERRUPTED if done.state.end == "interrupted" else 1)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def main() -> None:

@@ -32,14 +32,14 @@ _QUIET = {
 @contextmanager
 def quiet_tune() -> Iterator[None]:
     """Keep Tune's tables, warnings and tracebacks off the screen; errors of its own still show."""
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    tune = logging.getLogger("ray")
+    level = tune.level
+    tune.setLevel(logging.ERROR)
     try:
         with _environment(_QUIET), no_raylet_messages():
             yield
     finally:
-        logger.setLevel(level)
+        tune.setLevel(level)
 
 
 @dataclass(frozen=True)

@@ -238,15 +238,8 @@ class SweepCore:
             self._release(reuse)
         amount, stepping = self._sizes.size(piece, search, view, share, reuse is not None)
         name = f"g{self.state.booked}"
-        self.append(
-            "grant",
-            grant=name,
-            trial=search.id,
-            amount=round(amount, 6),
-            epochs=piece.epochs,
-            horizon=piece.horizon,
-            why=piece.why,
-        )
+        told = {"epochs": piece.epochs, "horizon": piece.horizon, "why": piece.why}
+        self.append("grant", grant=name, trial=search.id, amount=round(amount, 6), **told)
         self._starting[name] = (self._clock.monotonic(), reuse is not None)
         return stepping
 
@@ -278,20 +271,21 @@ class SweepCore:
         step = metrics.get("time_this_iter_s")
         seconds = metrics.get("epoch_seconds", step) if self.rules.slice_told else step
         value = metrics.get(self.rules.metric)
-        ranked = not cut and isinstance(value, (int, float)) and math.isfinite(value)
+        # Not finite numbers are None in plain data.
+        value = None if cut or not isinstance(value, (int, float)) else float(value)
         self.append(
             "report",
             trial=name,
             epochs=int(metrics.get(self.rules.epochs_key, search.epochs + 1)),
-            value=float(value) if ranked and value is not None else None,
+            value=value,
             epoch_seconds=None if cut else seconds,
             metrics=metrics,
         )
         self._settle_training(name, float(step or 0.0))
         if not cut and seconds is not None and self.state.full_horizon is None:
             self._plan(float(seconds))
-        if ranked and value is not None:
-            self._allocator.observe(search, search.epochs, self._score(float(value)))
+        if value is not None:
+            self._allocator.observe(search, search.epochs, self._score(value))
         # A process that was told to stop, by whomever, has said its last.
         leaving = stopping or cut or (self.rules.slice_told and bool(metrics.get("interrupted")))
         return self._verdict(search, cut, leaving)
@@ -304,10 +298,9 @@ class SweepCore:
             return leave
         grant = self.state.ledger.grants.get(search.grant or "")
         closing = self._sizes.overhead(0.0, reuse=True) * self.rules.devices
-        if not self.rules.slice_told and grant is not None:
-            next_step = 1.5 * search.slowest_seconds * self.rules.devices
-            if grant.left < next_step + closing:
-                return leave
+        next_step = 1.5 * search.slowest_seconds * self.rules.devices
+        if not self.rules.slice_told and grant is not None and grant.left < next_step + closing:
+            return leave
         return "continue"
 
     def complete(self, search: SearchRecord) -> bool:

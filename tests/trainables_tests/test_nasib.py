@@ -72,6 +72,14 @@ REPORTED = {
 }  # fmt: skip
 
 
+def assert_same_end(one: NasibTrainable, other: NasibTrainable, tmp_path: Path) -> None:
+    """Both searches, run to their end, report and keep the same, bit for bit."""
+    reports, others = _finish(one), _finish(other)
+    for key in REPORTED - {"epoch_seconds"}:
+        assert reports[key] == others[key], key
+    assert _state(one, tmp_path / "one") == _state(other, tmp_path / "other")
+
+
 def test_a_step_is_an_epoch_and_reports_it(make: Make) -> None:
     trainable = make(seed=3)
     reports = [trainable.step() for _ in range(3)]
@@ -183,10 +191,7 @@ def test_a_reset_trainable_equals_a_fresh_one_bit_for_bit(
     assert used.reset(dict(new))
     assert used._loaded is data, "the data set is kept"
     fresh = make(**new)
-    reports, others = _finish(used), _finish(fresh)
-    for key in REPORTED - {"epoch_seconds"}:
-        assert reports[key] == others[key], key
-    assert _state(used, tmp_path / "used") == _state(fresh, tmp_path / "fresh")
+    assert_same_end(used, fresh, tmp_path)
 
 
 def test_a_trial_that_goes_on_in_its_process_is_not_read_back(
@@ -203,10 +208,7 @@ def test_a_trial_that_goes_on_in_its_process_is_not_read_back(
         other.load_checkpoint(str(saved))
     assert trainable.search is before
     assert elsewhere.search is not before
-    reports, others = _finish(trainable), _finish(elsewhere)
-    for key in REPORTED - {"epoch_seconds"}:
-        assert reports[key] == others[key], key
-    assert _state(trainable, tmp_path / "kept") == _state(elsewhere, tmp_path / "read")
+    assert_same_end(trainable, elsewhere, tmp_path)
 
 
 def test_what_was_left_in_memory_is_used_only_for_its_own_newest_checkpoint(
