@@ -1,7 +1,8 @@
 """Watch a Ray cluster from outside: how much device-time created placement groups hold.
 
 Started as a process of its own, so that it shares nothing with the meter that it checks. Prints one JSON object when
-its standard input is closed: ``held_device_seconds``, ``polls``, ``longest_gap_seconds``.
+its standard input is closed: ``held_device_seconds``, ``polls``, ``longest_gap_seconds``. With ``--series FILE`` it
+also writes there, at every change, unix seconds and the devices held from then on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import logging
 import select
 import sys
 import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TextIO
 
 import ray
 
@@ -25,14 +29,19 @@ def held_now(resource: str) -> float:
     return float(sum(bundle.get(resource, 0.0) for bundle in bundles))
 
 
-def watch(resource: str) -> dict[str, float]:
+def watch(resource: str, series: TextIO | None) -> dict[str, float]:
     """Integrate until standard input is closed, rounding neither up nor down: by the trapezoid rule."""
     total, longest, polls = 0.0, 0.0, 0
     before, held = time.monotonic(), held_now(resource)
+    if series is not None:
+        print(time.time(), held, file=series)
     while True:
         ended = bool(select.select([sys.stdin], [], [], POLL_SECONDS)[0])
         after, now = time.monotonic(), held_now(resource)
         total += (held + now) / 2 * (after - before)
+        if series is not None and now != held:
+            # A change came between two polls.
+            print(time.time() - (after - before) / 2, now, file=series)
         longest, polls = max(longest, after - before), polls + 1
         before, held = after, now
         if ended:
@@ -44,10 +53,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address", help="of the cluster")
     parser.add_argument("--resource", default="CPU", help="the device, by Ray's name")
+    parser.add_argument("--series", type=Path, help="where to write what is held over time")
     options = parser.parse_args()
     ray.init(address=options.address, logging_level=logging.ERROR, log_to_driver=False)
     print("watching", flush=True)
-    print(json.dumps(watch(options.resource)), flush=True)
+    with open(options.series, "w", buffering=1) if options.series else nullcontext() as series:
+        print(json.dumps(watch(options.resource, series)), flush=True)
 
 
 if __name__ == "__main__":

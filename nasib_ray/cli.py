@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -195,6 +196,36 @@ def results(
     if csv is None and parquet is None:
         known.to_csv(sys.stdout)
     else:
+        print(f"wrote {' and '.join(str(file) for file in (csv, parquet) if file is not None)}")
+
+
+@app.command(epilog=_example("nasib-ray ledger ~/nasib_ray_results/first --parquet accounts.parquet"))
+def ledger(
+    path: PathArgument,
+    last: Annotated[int, typer.Option("--last", metavar="N", min=0, help="Print N rows; 0: all.")] = 20,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write comma-separated values.")] = None,
+    parquet: Annotated[Path | None, typer.Option("--parquet", metavar="FILE", help="Write Parquet.")] = None,
+) -> None:
+    """Print the accounts of a sweep, and write them: every grant, charge and release as a row.
+
+    Prints what was held by kind and by trial, and the newest rows; files get all rows. A row says when, which trial,
+    which kind, how much, and the balances after it; amounts are in device-seconds.
+    """
+    from nasib_ray.accounts import WIDE, accounts_report
+    from nasib_ray.reports import write_csv, write_parquet
+    from nasib_ray.results import load_sweep
+
+    known = load_sweep(path)
+    frame = known.accounts()
+    if csv is not None:
+        write_csv(frame, csv)
+    if parquet is not None:
+        write_parquet(frame, parquet)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    accounts_report(console, frame, known.status(), last)
+    if csv is not None or parquet is not None:
         print(f"wrote {' and '.join(str(file) for file in (csv, parquet) if file is not None)}")
 
 

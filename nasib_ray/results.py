@@ -8,7 +8,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pyarrow import fs
 
@@ -57,8 +57,26 @@ class Sweep:
         """
         from nasib_ray.reports import reports_frame
 
+        return reports_frame(self.state, self._records())
+
+    def accounts(self) -> pd.DataFrame:
+        """Every grant, charge and what else touches the budget as a row, with the balances after it, in device-seconds.
+
+        :func:`nasib_ray.accounts.accounts_frame` names the columns; :func:`nasib_ray.reports.write_csv` and
+        :func:`nasib_ray.reports.write_parquet` write such a table.
+
+        Raises:
+            JournalError: If the journal has been damaged since.
+            OSError: If it cannot be read any more.
+        """
+        from nasib_ray.accounts import accounts_frame
+
+        return accounts_frame(self._records(), self.state.settings.get("device"))
+
+    def _records(self) -> list[dict[str, Any]]:
+        """The journal's records from the start, up to the moment of loading."""
         records = read_journal(self.filesystem, posixpath.join(self.folder, JOURNAL), from_start=True).records
-        return reports_frame(self.state, [record for record in records if record["number"] <= self.state.last_number])
+        return [record for record in records if record["number"] <= self.state.last_number]
 
     def to_csv(self, file: str | os.PathLike[str] | TextIO) -> None:
         """Write :meth:`dataframe` as comma-separated values to a path or an open file; lists are JSON.

@@ -95,7 +95,7 @@ def trials_table(status: SweepStatus, signs: Signs, width: int, best: int) -> Ta
     wide = width >= _WIDE
     settings = telling_settings(status)[: 5 if wide else 2]
     annealed = ["p"] if wide and any(trial["p"] is not None for trial in ranked) else []
-    table = _table(signs)
+    table = bare_table(signs)
     for name in ("trial", "state"):
         table.add_column(name, no_wrap=True, overflow=signs.overflow)
     for name in (*map(signs.named, settings), "epochs", *annealed, _metric_label(status), "best", "spent"):
@@ -152,7 +152,7 @@ def account_table(status: SweepStatus, signs: Signs) -> Table:
     sums = [("spent", status["spent_device_seconds"], "")]
     sums += [("granted", granted, "promised to running trials")] if granted else []
     sums += [("left", status["left_device_seconds"], "")]
-    table = _table(signs)
+    table = bare_table(signs)
     table.add_column("account", no_wrap=True, overflow=signs.overflow, min_width=LABEL_WIDTH - 1)
     for name in (f"{status['device'] or 'device'}-seconds", "share"):
         table.add_column(name, justify="right", no_wrap=True, overflow=signs.overflow)
@@ -232,7 +232,8 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _table(signs: Signs) -> Table:
+def bare_table(signs: Signs) -> Table:
+    """An empty table as all are here: a line under its head, no frame."""
     return Table(box=signs.head, show_edge=False, pad_edge=False, padding=_GAP, header_style="bold")
 
 

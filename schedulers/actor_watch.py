@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from schedulers.clock import Clock
 from schedulers.meter import Holding, Phase
-from schedulers.tune_internals import LiveActor, kill, live_actors
+from schedulers.tune_internals import ActorPlace, LiveActor, kill, live_actors, place_of
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,12 @@ class ActorWatch:
         """The trials of the processes that are not idle, one name for each."""
         return [held[key].trial for key, actor in self._live.items() if not actor.idle]
 
+    def places(self, controller: TuneController) -> dict[str, ActorPlace]:
+        """Where the processes of the trials that are at work are, by trial; those whose place Ray knows."""
+        working = {self._owners[key].trial: actor for key, actor in self._live.items() if not actor.idle}
+        places = {name: place_of(controller, actor) for name, actor in working.items()}
+        return {name: place for name, place in places.items() if place is not None}
+
     def superfluous(self) -> list[str]:
         """Processes that were still booting for a trial when it was given an idle one instead; nobody wants them."""
         return [
@@ -101,26 +104,3 @@ def _phase(actor: LiveActor) -> Phase:
     if trial.is_saving:
         return "checkpoint"
     return "train" if trial.status == Trial.RUNNING and not trial.is_restoring else "setup"
-
-
-class NodeWatch:
-    """How many trials fit the live nodes, asked at most once a second.
-
-    Args:
-        clock: Tells when a second has passed.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._asked = -math.inf
-        self._nodes: list[dict[str, float]] = []
-
-    def slots(self, needs: dict[str, float]) -> int:
-        """How many processes with these resources fit all live nodes together, node by node."""
-        now = self._clock.monotonic()
-        if now - self._asked > 1.0:
-            self._asked = now
-            self._nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-        wanted = {name: amount for name, amount in needs.items() if amount > 0}
-        fits = [min(node.get(name, 0.0) / amount for name, amount in wanted.items()) for node in self._nodes]
-        return sum(int(count + 1e-9) for count in fits)

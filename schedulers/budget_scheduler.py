@@ -11,20 +11,21 @@ from ray.tune.experiment import Experiment, Trial
 from ray.tune.registry import get_trainable_cls
 from ray.tune.schedulers import TrialScheduler
 
-from schedulers.actor_watch import NodeWatch
 from schedulers.allocation import Allocator
 from schedulers.clock import WallClock
 from schedulers.core import SweepCore
 from schedulers.ending import FAILURES_IN_A_ROW
 from schedulers.interruption import Interruption
 from schedulers.journal import Journal
+from schedulers.node_watch import NodeWatch
 from schedulers.plain_data import jsonable
 from schedulers.rules import Rules
+from schedulers.storage_watch import StorageWatch
 from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.terms import Terms
 from schedulers.trial_source import TrialSource, saves_checkpoints
-from schedulers.tune_internals import cluster_is_own, error_of, forget_reset, reuse_actors, unwrapped
+from schedulers.tune_internals import cluster_is_own, error_of, forget_reset, has_raised, reuse_actors, unwrapped
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._pausable = self._reusable = False
         self._reported: dict[str, int] = {}
         self._verified: set[str] = set()
+        self._unheard: set[str] = set()
         self._booked_in_step = False
         self._complete = False
 
@@ -153,7 +155,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             slice_told=terms.slice_key is not None,
         )
         core = SweepCore(self._journal, self.state, self._allocator, self._clock, rules)
-        self._run = SweepRun(core, self._journal, terms, needs, self.interruption, self._limit, self._clock)
+        storage = StorageWatch(trial.storage.storage_filesystem, self._folder, self.state.next_saves_bytes, self._clock)
+        self._run = SweepRun(core, self._journal, terms, needs, self.interruption, storage, self._limit, self._clock)
         self._journal.set_snapshot(self.state.to_json)
         settings = {"device": budget.device, "trainable": trial.trainable_name, **terms.settings}
         core.enter_run(budget, settings, self._run.slots(), _UNSEEN_SECONDS[cluster_is_own()])
@@ -198,6 +201,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         # In place: Tune resolves placeholders in the very dictionary that the trial was made with.
         trial.config.update(self._run.book(piece, search, view))
         self._booked_in_step = True
+        self._unheard.add(trial.trial_id)
         return trial
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
@@ -222,6 +226,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         if not self._sound(trial, search):
             return None
         trial.set_config({**trial.config, **run.book(piece, search, view)})
+        self._unheard.add(trial.trial_id)
         return trial
 
     def _sound(self, trial: Trial, search: SearchRecord) -> bool:
@@ -236,15 +241,20 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
                 if self.terms.verify is not None:
                     self.terms.verify(folder)
         except (ValueError, OSError) as error:
-            before = search.epochs
-            self._running.core.drop_checkpoint(search.id, str(error))
-            lost = before - search.epochs
-            logger.warning("trial %s: %s; %d epochs are lost, it is at %d", search.id, error, lost, search.epochs)
-            assert self._source is not None, "a sweep runs without its TrialSource"
-            self._source.give_checkpoints(trial, search)
+            if self._running.storage_fails():
+                return False
+            self._drop_checkpoint(trial, search, str(error))
             return False
         self._verified.add(newest.path)
         return True
+
+    def _drop_checkpoint(self, trial: Trial, search: SearchRecord, why: str) -> None:
+        before = search.epochs
+        self._running.core.drop_checkpoint(search.id, why)
+        lost = before - search.epochs
+        logger.warning("trial %s: %s; %d epochs are lost, it is at %d", search.id, why, lost, search.epochs)
+        assert self._source is not None, "a sweep runs without its TrialSource"
+        self._source.give_checkpoints(trial, search)
 
     # What Tune tells
 
@@ -257,21 +267,34 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         """Enter a failure; the third in a row without a new checkpoint ended the trial."""
         if self.ended:
             return
-        name, why = trial.trial_id, error_of(trial)
+        run, name, why = self._running, trial.trial_id, error_of(trial)
+        search = self.state.searches[name]
         forget_reset(unwrapped(controller), trial)
-        self._running.tick()
-        self._running.core.crashed(name, why)
+        run.tick()
+        blameless = run.cannot_save(why)
+        run.core.crashed(name, why, blameless)
+        if blameless:
+            trial.max_failures += 1
         self._reported.pop(name, None)
         # Tune has marked the trial as failed already if it is about to queue it again.
         again = trial.status == Trial.ERROR
-        self._running.came_to_rest(name, "paused" if again else "failed", why)
+        run.came_to_rest(name, "paused" if again else "failed", why)
+        if again and search.checkpoints and not blameless:
+            self._doubt_checkpoint(trial, search, why)
+
+    def _doubt_checkpoint(self, trial: Trial, search: SearchRecord, why: str) -> None:
+        """A trial that fails before it reports may have been given a checkpoint that was damaged since it was saved."""
+        self._verified.discard(search.checkpoints[-1].path)
+        if self.terms.verify is None and search.failures > 1 and search.id in self._unheard and has_raised(trial):
+            self._drop_checkpoint(trial, search, f"it cannot go on from its newest checkpoint: {why}")
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Enter a report and say whether the trial goes on."""
         name, run = trial.trial_id, self._running
         run.tick()
+        self._unheard.discard(name)
         self._reported[name] = result["training_iteration"]
-        verdict = run.core.report(name, result, self.interruption.wanted)
+        verdict = run.core.report(name, result, run.leaving(name))
         if verdict == "continue":
             if result.get("should_checkpoint"):
                 run.core.saving(name)
@@ -290,7 +313,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         """Enter the end of a trial, and its last result if it ended by itself: that one is not reported before."""
         if self.ended:
             return
-        name, stopping = trial.trial_id, self.interruption.wanted
+        name, stopping = trial.trial_id, bool(self.interruption.wanted)
         if result.get("training_iteration") not in (None, self._reported.get(name)):
             self._running.core.report(name, result, stopping)
         if stopping and not self._pausable:

@@ -12,7 +12,7 @@ from schedulers.budget import Budget, format_device_seconds
 from schedulers.clock import Clock
 from schedulers.ending import barren, ending
 from schedulers.grant_sizes import GrantSizes
-from schedulers.ledger import KINDS
+from schedulers.losses import Losses
 from schedulers.meter import Holding, Meter
 from schedulers.plain_data import plain
 from schedulers.record_book import RecordBook
@@ -48,6 +48,7 @@ class SweepCore:
         self._allocator = allocator
         self._clock = clock
         self._sizes = GrantSizes(rules, state)
+        self._losses = Losses(state, self.append)
         self._meter = Meter()
         self._pending: dict[tuple[str, str, str], float] = {}
         self._trained: dict[str, float] = {}
@@ -98,17 +99,9 @@ class SweepCore:
         if budget.device_seconds != ledger.budget:
             self.append("budget", device_seconds=budget.device_seconds, text=str(budget))
         self.append("run", slots=slots)
-        for name, grant in list(ledger.grants.items()):
-            # Trials may have held more under the earlier driver than they do now.
-            devices = max(self.rules.devices, self.state.settings["devices_per_trial"])
-            unseen = min(grant.left, (FLUSH_SECONDS + seconds_unseen) * devices)
-            if unseen > 0:
-                self.append("charge", grant=name, trial=grant.trial, kind="lost", amount=unseen)
-            self.append("release", grant=name, trial=grant.trial, amount=grant.left)
-        for search in self.state.searches.values():
-            if search.state == "running":
-                self._lose(search, "the driver ended")
-                self.append("state", trial=search.id, state="paused", why="the driver ended")
+        # Trials may have held more under the earlier driver than they do now.
+        most = max(self.rules.devices, self.state.settings["devices_per_trial"])
+        self._losses.of_dead_driver(most, FLUSH_SECONDS + seconds_unseen)
         self.flush()
 
     def add_search(self, name: str, config: Mapping[str, Any]) -> SearchRecord:
@@ -297,7 +290,7 @@ class SweepCore:
         if leaving or search.epochs >= search.target:
             return leave
         grant = self.state.ledger.grants.get(search.grant or "")
-        closing = self._sizes.overhead(0.0, reuse=True) * self.rules.devices
+        closing = self.closing_seconds * self.rules.devices
         next_step = 1.5 * search.slowest_seconds * self.rules.devices
         if not self.rules.slice_told and grant is not None and grant.left < next_step + closing:
             return leave
@@ -359,27 +352,30 @@ class SweepCore:
         if search.state != state:
             self.append("state", trial=name, state=state, why=why)
 
-    def crashed(self, name: str, why: str) -> None:
-        """Enter that a trial's process died or raised: what it held since its last checkpoint is lost."""
+    def crashed(self, name: str, why: str, blameless: bool = False) -> None:
+        """Enter that a trial's process died or raised; ``blameless`` if that was none of the trial's doing."""
         self.post()
         self._trained.pop(name, None)
         self._saving.pop(name, None)
-        self._lose(self.state.searches[name], why)
-
-    def _lose(self, search: SearchRecord, why: str) -> None:
-        unsaved = dict(self.state.ledger.unsaved.get(search.id, {}))
-        for kind in KINDS:
-            if kind != "lost" and unsaved.get(kind, 0.0) > 0:
-                fields = {"from": kind, "to": "lost"}
-                self.append("relabel", trial=search.id, **fields, amount=round(unsaved[kind], 6))
-        kept = search.checkpoints[-1].epochs if search.checkpoints else 0
-        self.append("failure", trial=search.id, epochs=kept, why=why)
+        self._losses.of_dead_trial(self.state.searches[name], why, blameless)
 
     def drop_checkpoint(self, name: str, why: str) -> None:
         """Enter that a search's newest checkpoint cannot be loaded: it goes back to the one before, or to nothing."""
-        search = self.state.searches[name]
-        *kept, lost = search.checkpoints
-        self.append("checkpoint-lost", trial=name, path=lost.path, epochs=kept[-1].epochs if kept else 0, why=why)
+        self._losses.of_checkpoint(self.state.searches[name], why)
+
+    @property
+    def closing_seconds(self) -> float:
+        """Wall seconds from the end of a trial's last step until its devices are free."""
+        return self._sizes.overhead(0.0, reuse=True)
+
+    def forsake(self, why: str) -> None:
+        """Enter that this run ends while trials are at work that it cannot see any more.
+
+        Their grants stay open: the next run charges what they may have held unseen.
+        """
+        self.post()
+        self.append("end", state="interrupted", why=why)
+        self.flush()
 
     def end(self, interrupted: str = "") -> None:
         """Enter the end of this run: close all grants, and say how and why it ended.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: end a sweep with everything saved."""
+"""Ctrl-C, SIGTERM, a deadline: end a sweep with everything saved."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Interruption:
     """Notes the first SIGINT or SIGTERM to the driver; the second one is left to whoever handled it before.
 
     Attributes:
-        wanted: Whether the sweep should stop now, saving what runs.
+        wanted: Why the sweep should stop now, saving what runs; empty as long as it should not.
     """
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.wanted = ""
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
@@ -35,7 +35,13 @@ class Interruption:
             signal.signal(number, handler)
         self._before = {}
 
+    def want(self, why: str) -> None:
+        """Let the sweep stop for this reason, unless it is stopping already."""
+        if not self.wanted:
+            self.wanted = why
+            logger.warning("stopping, as %s: running trials finish their batch and are saved", why)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        logger.warning("stopping: running trials finish their batch and are saved; the same signal again stops at once")
-        self.wanted = True
+        self.want("it was told to stop")
+        logger.warning("the same signal again stops at once")
         self.remove()

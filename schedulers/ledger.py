@@ -13,6 +13,10 @@ ROUNDING = 1e-6
 """Device-seconds by which sums of floats may differ without meaning anything."""
 
 
+KEPT_CHECKPOINTS = 2
+"""A search keeps its newest checkpoint, and the one before it in case that one is damaged."""
+
+
 @dataclass
 class Grant:
     """Device-seconds promised to one trial, all-in, and how much of them it has held so far.
@@ -48,6 +52,8 @@ class Ledger:
         spent_by_kind: Device-seconds held, by kind.
         spent_by_trial: The same for each trial.
         unsaved: For each trial, what it held since its last checkpoint, by kind: what a crash would lose.
+        saved: For each trial, by the paths of its newest checkpoints, what it held before each and after the one
+            before: what the loss of that checkpoint would lose.
         grants: The open grants, by id.
     """
 
@@ -55,6 +61,7 @@ class Ledger:
     spent_by_kind: dict[str, float] = field(default_factory=_no_kinds)
     spent_by_trial: dict[str, dict[str, float]] = field(default_factory=dict)
     unsaved: dict[str, dict[str, float]] = field(default_factory=dict)
+    saved: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
 
     @property
@@ -78,7 +85,7 @@ class Ledger:
         A charge whose grant is already closed (a late event) is still device-time held and is counted as such.
 
         Args:
-            record: A record with ``event`` one of budget, grant, charge, relabel, release, checkpoint.
+            record: A record with ``event`` one of budget, grant, charge, relabel, release, checkpoint, checkpoint-lost.
 
         Raises:
             AssertionError: If a grant is booked that the budget does not cover, or a kind is unknown.
@@ -95,7 +102,11 @@ class Ledger:
             case "release":
                 self.grants.pop(record["grant"], None)
             case "checkpoint":
-                self.unsaved.pop(record["trial"], None)
+                self._save(record["trial"], record["path"])
+            case "checkpoint-lost":
+                for kind, amount in self.saved.get(record["trial"], {}).pop(record["path"], {}).items():
+                    unsaved = self.unsaved.setdefault(record["trial"], {})
+                    unsaved[kind] = unsaved.get(kind, 0.0) + amount
 
     def _book(self, grant: str, trial: str, amount: float) -> None:
         assert amount > 0, f"a grant of {amount} device-seconds to trial {trial} buys nothing"
@@ -115,6 +126,12 @@ class Ledger:
         by_kind[kind] = by_kind.get(kind, 0.0) + amount
         unsaved = self.unsaved.setdefault(trial, {})
         unsaved[kind] = unsaved.get(kind, 0.0) + amount
+
+    def _save(self, trial: str, path: str) -> None:
+        saved = self.saved.setdefault(trial, {})
+        saved[path] = self.unsaved.pop(trial, {})
+        for oldest in list(saved)[:-KEPT_CHECKPOINTS]:
+            del saved[oldest]
 
     def _relabel(self, trial: str, source: str, target: str, amount: float) -> None:
         assert source in KINDS, f"{source!r} is none of the kinds {KINDS}"

@@ -9,25 +9,35 @@ from typing import Any
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from schedulers.actor_watch import ActorWatch, NodeWatch
+from schedulers.actor_watch import ActorWatch
 from schedulers.allocation import Slice, SweepView
 from schedulers.clock import Clock
 from schedulers.core import SweepCore
 from schedulers.interruption import Interruption
 from schedulers.journal import Journal, JournalWriteError
 from schedulers.lease import LeaseLostError
+from schedulers.messenger import Messengers
 from schedulers.meter import Holding
+from schedulers.node_watch import Asker, NodeWatch
+from schedulers.storage_watch import StorageWatch, says_disk_full
 from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
-from schedulers.tune_internals import ask_to_stop, drop_idle, error_of, pump
+from schedulers.tune_internals import ActorPlace, drop_idle, error_of, pump
 
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 5.0
 """A process that idles so long with nothing to grant is stopped."""
 
+_NOTHING_NEW = "Nothing new is started before it can be written."
 _WARNING_SECONDS = 60.0
-_NO_NODE_SECONDS = 0.5
+_WAITING_SECONDS = 0.5
+_CLOSING_SECONDS = 5.0
+"""So much before its deadline, besides what saving takes, a sweep begins to stop."""
+
+
+class ClusterLostError(RuntimeError):
+    """Ray has died under the sweep, which must be resumed on another one."""
 
 
 class SweepRun:
@@ -38,7 +48,8 @@ class SweepRun:
         journal: Held by this driver.
         terms: The budget and how it is spent.
         needs: The resources of one trial, by Ray's names.
-        interruption: Tells whether the user wants the sweep to stop.
+        interruption: Tells whether the sweep should stop.
+        storage: Tells whether the sweep's folder can be written.
         limit: The most trials at once; None: as many as fit the live nodes.
 
     Attributes:
@@ -53,6 +64,7 @@ class SweepRun:
         terms: Terms,
         needs: dict[str, float],
         interruption: Interruption,
+        storage: StorageWatch,
         limit: int | None,
         clock: Clock,
     ) -> None:
@@ -63,14 +75,18 @@ class SweepRun:
         self._terms = terms
         self._needs = needs
         self._interruption = interruption
+        self._storage = storage
         self._limit = limit
         self._clock = clock
         self._nodes = NodeWatch(clock)
+        self._messengers = Messengers()
+        self._asker = Asker[dict[str, ActorPlace]]()
         self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant)
         self._held: dict[str, Holding] = {}
         self._active: set[str] = set()
         self._pausing: set[str] = set()
-        self._asked: set[str] = set()
+        self._end_entered = False
+        self._leaving: set[str] = set()
         self._idle_since: float | None = None
         self._warned = -_WARNING_SECONDS
 
@@ -83,6 +99,24 @@ class SweepRun:
         """Whether a trial has a grant that it has not come to rest on."""
         return name in self._active
 
+    def leaving(self, name: str) -> bool:
+        """Whether a trial must save and give its devices back: the sweep is stopping, or its node is about to go."""
+        return bool(self._interruption.wanted) or name in self._leaving
+
+    def storage_fails(self) -> bool:
+        """Whether the sweep's folder cannot be reached or written now, after something there went wrong."""
+        return bool(self._storage.doubt())
+
+    def cannot_save(self, error: str) -> bool:
+        """Whether a trial failed because nothing could be saved: then the sweep waits until it can be, or stops."""
+        if self.storage_fails():
+            return True
+        if says_disk_full(error):
+            # Not the disk of the sweep's folder, so that nobody can tell when there is room again.
+            self._interruption.want(f"a trial found a disk full ({error})")
+            return True
+        return False
+
     def busy(self) -> list[str]:
         """One trial's name for each slot in use: those at work, and those that wait for a process."""
         at_work = self._watch.at_work(self._held)
@@ -93,7 +127,7 @@ class SweepRun:
     def offer(self) -> tuple[Slice, SweepView] | None:
         """The slice that a free slot should run now; if there is none, whatever should rest or end does."""
         self._notice_silent_ends()
-        if not self._interruption.wanted:
+        if not self._interruption.wanted and not self._storage.trouble():
             offer = self.core.next_slice(self.slots(), self.busy(), self._watch.idle_grants(self._held))
             if offer is not None:
                 return offer
@@ -115,7 +149,7 @@ class SweepRun:
 
     def goes_on_at_once(self, name: str) -> bool:
         """Whether a trial at the end of its slice keeps its process; if so, its next grant is booked, durably."""
-        if self._interruption.wanted or not self.core.keep_slot(name, self.slots(), self.busy()):
+        if self.leaving(name) or not self.core.keep_slot(name, self.slots(), self.busy()):
             return False
         self._flush_grant()
         return True
@@ -129,7 +163,7 @@ class SweepRun:
             except JournalWriteError as error:
                 if self._interruption.wanted:
                     raise
-                self._warn(f"{error} Nothing new is started before it can be written.")
+                self._warn(f"{error} {_NOTHING_NEW}")
                 time.sleep(1.0)
                 self.tick()
 
@@ -145,14 +179,17 @@ class SweepRun:
     def tick(self) -> None:
         """Charge what is held, kill what has used its grant up, follow what came to rest."""
         raw = self.controller
-        if raw is None:
+        if raw is None or self.ended:
             return
+        if why := self._nodes.lost(stopping=bool(self._interruption.wanted)):
+            self._lose_cluster(why)
         self._held, closed = self._watch.look(raw)
         try:
             self.core.tick(self._held)
             self._journal.beat()
         except JournalWriteError as error:
-            self._warn(f"{error} Nothing new is started before it can be written.")
+            self._storage.doubt()
+            self._warn(f"{error} {_NOTHING_NEW}")
         except LeaseLostError:
             self._watch.kill(raw, self._held)
             self.ended = True
@@ -166,8 +203,35 @@ class SweepRun:
             for trial in raw.get_trials():
                 if trial.trial_id in self._pausing and trial.status == Trial.PAUSED:
                     self.came_to_rest(trial.trial_id, "paused", "slice ended")
-        if self._interruption.wanted:
-            self._interrupt(raw)
+        self._mind_deadline(raw)
+        self._usher_out(raw)
+
+    def _lose_cluster(self, why: str) -> None:
+        """Ray has died: leave open grants open, as what they hold is not seen any more, and end this run.
+
+        Raises:
+            ClusterLostError: Always.
+        """
+        self.ended = True
+        logger.error("%s: all that was saved is kept, and the sweep can be resumed", why)
+        try:
+            self.core.forsake(why)
+            self._journal.close()
+        except JournalWriteError as error:
+            logger.error("%s", error)
+        # Tune's loop and Ray may take a minute to come to their end.
+        raise ClusterLostError(f"{why}: resume the sweep")
+
+    def _mind_deadline(self, raw: TuneController) -> None:
+        """Stop ahead of the deadline, so that everything is saved when it comes; kill what is not."""
+        if self._terms.deadline is None:
+            return
+        left = self._terms.deadline - self._clock.time()
+        if left <= self.core.closing_seconds + _CLOSING_SECONDS:
+            self._interruption.want("its deadline is near")
+        if left <= 0:
+            for name in self._watch.kill(raw, self._held):
+                logger.warning("trial %s was killed: it had not saved when the deadline came", name)
 
     def _notice_silent_ends(self) -> None:
         """Enter trials that Tune ended without telling: those whose ``reset_config`` answered False."""
@@ -185,20 +249,33 @@ class SweepRun:
         """Enter that a trial is no longer at work."""
         self._active.discard(name)
         self._pausing.discard(name)
+        self._leaving.discard(name)
         self.core.moved(name, state, why)
 
-    def _interrupt(self, raw: TuneController) -> None:
-        """Have running trials save and stop; those that have not begun are called off."""
+    def _usher_out(self, raw: TuneController) -> None:
+        """Have trials save and stop that must leave; those that have not begun are called off if the sweep stops."""
+        draining = self._nodes.draining()
+        if self._terms.slice_key is not None:
+            self._messengers.send_to(self._nodes.addresses())
+        if not draining and not self._interruption.wanted:
+            return
+        places = self._asker.ask(lambda: self._watch.places(raw)) or {}
         for trial in list(raw.get_trials()):
             name = trial.trial_id
-            if name not in self._active or name in self._asked:
+            if name not in self._active or name in self._leaving:
                 continue
-            if trial.status == Trial.PENDING:
+            place = places.get(name)
+            if trial.status == Trial.PENDING and self._interruption.wanted:
                 self.came_to_rest(name, "paused", "interrupted")
                 raw.stop_trial(trial)
                 self._watch.kill(raw, [key for key, held in self._held.items() if held.trial == name])
-            elif trial.status == Trial.RUNNING and self._terms.slice_key is not None and ask_to_stop(trial):
-                self._asked.add(name)
+            elif trial.status == Trial.RUNNING and place and (self._interruption.wanted or place.node in draining):
+                self._leaving.add(name)
+                if self._terms.slice_key is not None:
+                    self._messengers.ask_to_stop(place)
+        if draining:
+            # An idle process may be on a node that goes; which one Tune uses next cannot be chosen.
+            drop_idle(raw)
 
     # The end
 
@@ -221,12 +298,17 @@ class SweepRun:
             # What lies in their grants may buy another slice for the one that stays.
             drop_idle(self.controller, keep=1)
             self.tick()
-        elif self.slots() > 0 or self._interruption.wanted:
+        elif self._interruption.wanted:
             self.end()
+        elif waits_for := self._storage.trouble() or ("" if self.slots() else "no live node has room for a trial"):
+            # Both come and go; without this pause Tune would turn in circles as fast as it can.
+            self._warn(f"{waits_for}: waiting until it is otherwise")
+            if self.controller is not None:
+                drop_idle(self.controller)
+                pump(self.controller, 0.0)
+            time.sleep(_WAITING_SECONDS)
         else:
-            # Nodes of a cluster come and go; without this pause Tune would turn in circles as fast as it can.
-            self._warn("no live node has room for a trial: waiting for one")
-            time.sleep(_NO_NODE_SECONDS)
+            self.end()
 
     def end(self) -> None:
         """Wait until no process holds anything, write the end, let Tune finish."""
@@ -236,8 +318,9 @@ class SweepRun:
             while self._held:
                 pump(raw, 0.05)
                 self.tick()
-        self.core.end("it was told to stop" if self._interruption.wanted else "")
-        self._leave()
+        while not self._write_end(self._interruption.wanted) and not self._interruption.wanted:
+            time.sleep(_WAITING_SECONDS)
+        self.ended = True
         if raw is not None:
             raw.search_alg.set_finished()
             for trial in list(raw.get_trials()):
@@ -252,13 +335,17 @@ class SweepRun:
         for name in list(self._active):
             self.core.crashed(name, why)
             self.came_to_rest(name, "paused", why)
-        try:
-            self.core.end(why)
-            self._leave()
-        except JournalWriteError as error:
-            self.ended = True
-            logger.error("%s What was held since the last record will be charged when the sweep goes on.", error)
-
-    def _leave(self) -> None:
+        self._write_end(why)
         self.ended = True
-        self._journal.close()
+
+    def _write_end(self, interrupted: str) -> bool:
+        """Write the end and let go of the journal; whether that could be done."""
+        try:
+            if not self._end_entered:
+                self._end_entered = True
+                self.core.end(interrupted)
+            self._journal.close()
+        except JournalWriteError as error:
+            self._warn(f"{error} What was held since the last record will be charged when the sweep goes on.")
+            return False
+        return True

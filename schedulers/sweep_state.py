@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from schedulers.ledger import Ledger
+from schedulers.ledger import KEPT_CHECKPOINTS, Ledger
 
 SearchStatus = Literal["running", "paused", "finished", "failed"]
 
@@ -20,11 +20,13 @@ class CheckpointRecord:
         path: Its folder, relative to the sweep's.
         epochs: Whole epochs that it holds.
         iteration: Tune's ``training_iteration`` at which it was taken.
+        bytes: What it takes where it is stored.
     """
 
     path: str
     epochs: int
     iteration: int
+    bytes: int = 0
 
 
 @dataclass
@@ -72,9 +74,6 @@ class SearchRecord:
     def unfinished(self) -> bool:
         """Whether it could go on."""
         return self.state in ("running", "paused")
-
-
-_KEPT_CHECKPOINTS = 2
 
 
 @dataclass
@@ -162,7 +161,7 @@ class SweepState:
                 self._report(search, record)
             case "checkpoint" if search is not None:
                 made = CheckpointRecord(record["path"], record["epochs"], record["iteration"])
-                search.checkpoints = [*search.checkpoints, made][-_KEPT_CHECKPOINTS:]
+                search.checkpoints = [*search.checkpoints, made][-KEPT_CHECKPOINTS:]
                 search.failures = 0
             case "checkpoint-lost" if search is not None:
                 search.checkpoints = [kept for kept in search.checkpoints if kept.path != record["path"]]
@@ -170,7 +169,7 @@ class SweepState:
             case "state" if search is not None:
                 search.state, search.why = record["state"], record["why"]
             case "failure" if search is not None:
-                search.failures += 1
+                search.failures += not record.get("blameless", False)
                 search.why = record["why"]
                 search.epochs = record["epochs"]
                 search.checkpoints = [kept for kept in search.checkpoints if kept.epochs <= search.epochs]
@@ -213,6 +212,11 @@ class SweepState:
             if search.best_value is not None and self.better(search.best_value, best.best_value if best else None):
                 best = search
         return best
+
+    def next_saves_bytes(self) -> int:
+        """About how much the next checkpoints take, one of each running search; 0 as long as there is none."""
+        largest = max((made.bytes for search in self.searches.values() for made in search.checkpoints), default=0)
+        return largest * max(1, sum(search.state == "running" for search in self.searches.values()))
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain data, for a snapshot."""

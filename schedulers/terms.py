@@ -23,6 +23,7 @@ class Terms:
             none. One that declares it stops by itself, and on SIGTERM.
         most_searches: How many searches the space holds, if that is known; None: there is always one more.
         max_concurrent: The most trials at once; None: as many as fit the live nodes.
+        deadline: Unix seconds by which everything must be saved and no device held; None: none.
         verify: Raises ValueError if the checkpoint in a local folder is damaged.
         settings: What the journal should know of the sweep besides, as plain data.
         lease_seconds: How long another driver's lease must be seen unchanged before its sweep is taken over.
@@ -36,6 +37,7 @@ class Terms:
     slice_key: str | None = None
     most_searches: int | None = None
     max_concurrent: int | None = None
+    deadline: float | None = None
     verify: Callable[[str], None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     lease_seconds: float = 30.0

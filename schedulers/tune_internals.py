@@ -6,8 +6,6 @@ running trial. A test fails, naming the attribute, when a version of Ray has mov
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +19,6 @@ from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search.variant_generator import parse_spec_vars
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _LONGEST_ERROR = 200
 
@@ -43,6 +40,21 @@ class LiveActor:
     resources: dict[str, float]
     idle: bool
     started: bool
+
+
+@dataclass(frozen=True)
+class ActorPlace:
+    """Where a process is.
+
+    Attributes:
+        node: The id of its node.
+        address: The node's IP address.
+        process: Its process id there.
+    """
+
+    node: str
+    address: str
+    process: int
 
 
 def unwrapped(controller: Any) -> TuneController:
@@ -102,27 +114,28 @@ def cluster_is_own() -> bool:
     return bool(node is not None and node.head)
 
 
-def ask_to_stop(trial: Trial) -> bool:
-    """Send SIGTERM to a trial's process, on whatever node it is.
+def dead_ray_process() -> str:
+    """Which of Ray's vital processes that this driver has started is dead; empty if none is, or others started them."""
+    node = ray._private.worker._global_node
+    started = node.all_processes if node is not None else {}
+    for name in ("gcs_server", "raylet"):
+        if any(info.process.poll() is not None for info in started.get(name, ())):
+            return name
+    return ""
 
-    Returns:
-        Whether the process is known.
-    """
-    filled = trial._default_result_or_future
-    try:
-        where = ray.get(filled, timeout=1.0) if isinstance(filled, ray.ObjectRef) else filled or trial.last_result
-    except (ray.exceptions.RayError, TimeoutError):
-        return False
-    process, address = where.get("pid"), where.get("node_ip")
-    node = next((n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeManagerAddress"] == address), None)
-    if process is None or node is None:
-        return False
-    if address == ray.util.get_node_ip_address():
-        os.kill(process, signal.SIGTERM)
-        return True
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    ray.remote(os.kill).options(num_cpus=0, scheduling_strategy=there).remote(process, signal.SIGTERM)
-    return True
+
+def draining_nodes() -> set[str]:
+    """The ids of the nodes that Ray was told will go."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def place_of(controller: TuneController, actor: LiveActor) -> ActorPlace | None:
+    """On which node and in which process an actor runs; None if it does not run yet, or any more."""
+    handle = controller._actor_manager._live_actors_to_ray_actors_resources[actor.key][0]
+    known = ray._private.state.state.actor_table(handle._actor_id.hex())
+    if known.get("State") != "ALIVE":
+        return None
+    return ActorPlace(known["Address"]["NodeID"], known["Address"]["IPAddress"], known["Pid"])
 
 
 def give_checkpoints(trial: Trial, checkpoints: Sequence[tuple[Checkpoint, int]]) -> None:
@@ -164,13 +177,22 @@ def plain_environment() -> Iterator[dict[str, str]]:
 
 def error_of(trial: Trial) -> str:
     """The last line of a trial's newest error."""
-    try:
-        with open(trial.error_file or "") as file:
-            lines = [line.strip() for line in file if line.strip()]
-    except OSError:
-        return "its process died"
+    lines = [line.strip() for line in _error_text(trial).splitlines() if line.strip()]
     last = lines[-1] if lines else "its process died"
     return last if len(last) <= _LONGEST_ERROR else f"{last[:_LONGEST_ERROR]}..."
+
+
+def has_raised(trial: Trial) -> bool:
+    """Whether a trial's newest error was raised in its process, which did not die."""
+    return "RayTaskError" in _error_text(trial)
+
+
+def _error_text(trial: Trial) -> str:
+    try:
+        with open(trial.error_file or "") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 @contextmanager

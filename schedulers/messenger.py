@@ -1,0 +1,54 @@
+"""The way to a running trial's process: SIGTERM, which has it finish its batch, save and report."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from schedulers.tune_internals import ActorPlace
+
+
+def terminate(process: int) -> None:
+    """Send SIGTERM to a process of this machine, if it is still there."""
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGTERM)
+
+
+class _Messenger:
+    """Lives on another node, holds none of its devices."""
+
+    def terminate(self, process: int) -> None:
+        terminate(process)
+
+
+class Messengers:
+    """Reaches the processes of trials on all nodes.
+
+    A node that is about to go takes no new work, so that somebody must be there before.
+    """
+
+    def __init__(self) -> None:
+        self._there: dict[str, Any] = {}
+
+    def send_to(self, nodes: Mapping[str, str]) -> None:
+        """Have a messenger on each node (by id, with its IP address) that is not this machine, and on no other."""
+        here = ray.util.get_node_ip_address()
+        away = {node for node, address in nodes.items() if address != here}
+        self._there = {node: actor for node, actor in self._there.items() if node in away}
+        for node in away - set(self._there):
+            where = NodeAffinitySchedulingStrategy(node, soft=False)
+            options = {"num_cpus": 0, "scheduling_strategy": where, "max_restarts": -1}
+            self._there[node] = ray.remote(_Messenger).options(**options).remote()
+
+    def ask_to_stop(self, place: ActorPlace) -> None:
+        """Have a process finish its batch, save and report; nothing happens if it, or its node, is gone."""
+        if messenger := self._there.get(place.node):
+            messenger.terminate.remote(place.process)
+        elif place.address == ray.util.get_node_ip_address():
+            terminate(place.process)
