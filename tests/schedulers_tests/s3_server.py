@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import urllib.request
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ class S3Server:
 @contextmanager
 def s3_server() -> Iterator[S3Server]:
     """A server, and the environment in which whatever asks for s3://... finds it, in processes started here too."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = S3Server()
     found = {
         "AWS_ACCESS_KEY_ID": "somebody",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import subprocess
 import sys
@@ -38,7 +37,6 @@ SOON_SECONDS = 6.0
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[S3Server]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with s3_server() as serving:
         yield serving
 
