@@ -44,7 +44,7 @@ def run(scene: Scene) -> Outcome:
         why = f"it took longer than {LONGEST_SECONDS} s"
     except (IndexError, ValueError):
         why = f"the drill broke: {done.stderr[-500:]}"
-    return Outcome(asdict(scene), 0.0, 0.0, 0.0, 0.0, scene.budget, why, [], None, 0.0)
+    return Outcome(asdict(scene), 0.0, 0.0, 0.0, 0.0, 0.0, scene.budget, why, [], None, 0.0)
 
 
 def summary(outcomes: list[Outcome]) -> dict[str, Any]:
@@ -59,6 +59,7 @@ def summary(outcomes: list[Outcome]) -> dict[str, Any]:
         "longest_seconds_until_work": max(waits, default=None),
         "lost_device_seconds": median(outcome.lost for outcome in outcomes),
         "cautious_device_seconds": median(outcome.cautious for outcome in outcomes),
+        "unseen_device_seconds": median(outcome.unseen for outcome in outcomes),
         "max_disagreement": max(abs(outcome.disagreement) for outcome in outcomes),
         "least_disagreement": min(outcome.disagreement for outcome in outcomes),
         "largest_share_held": max(outcome.held / outcome.budget for outcome in outcomes),
@@ -94,9 +95,9 @@ def show(parts: dict[str, dict[str, Any]], whole: dict[str, Any], console: Conso
             end_section=fault == [*parts][-1],
         )
     table.caption = (
-        "work again: seconds from the fault to the first report on a later grant, median (longest); lost, cautious: device-seconds, "
-        "median; disagree: largest between ledger and observer, cautious charges taken out; held: largest share of "
-        "the budget that the observer saw held"
+        "work again: seconds from the fault to the first report on a later grant, median (longest); lost, cautious: "
+        "device-seconds, median; disagree: largest between ledger and observer, cautious charges taken out; held: "
+        "largest share of the budget that the observer saw held"
     )
     console.print(table)
 

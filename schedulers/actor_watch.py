@@ -10,7 +10,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 from schedulers.meter import Holding, Phase
-from schedulers.tune_internals import ActorPlace, LiveActor, kill, live_actors, place_of
+from schedulers.tune_internals import ActorPlace, LiveActor, bury, kill, live_actors, place_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ActorWatch:
             What each live process holds, by a key of its own, idle ones first in order of use; and the grants on
             which no process runs any more.
         """
-        before = {owner.grant for owner in self._owners.values()}
+        before, seen = {owner.grant for owner in self._owners.values()}, self._live
         self._live = {}
         held: dict[str, Holding] = {}
         for actor in live_actors(controller):
@@ -59,6 +59,8 @@ class ActorWatch:
             self._live[key] = actor
             held[key] = Holding(owner.trial, owner.grant, actor.resources.get(self._device, 0.0), _phase(actor))
         self._owners = {key: self._owners[key] for key in self._live}
+        for key in seen.keys() - self._live.keys():
+            bury(seen[key])
         return held, sorted(before - {holding.grant for holding in held.values()})
 
     def idle_grants(self, held: dict[str, Holding]) -> list[str]:
@@ -74,10 +76,10 @@ class ActorWatch:
         """The trials of the processes that are not idle, one name for each."""
         return [held[key].trial for key, actor in self._live.items() if not actor.idle]
 
-    def places(self, controller: TuneController) -> dict[str, ActorPlace]:
+    def places(self) -> dict[str, ActorPlace]:
         """Where the processes of the trials that are at work are, by trial; those whose place Ray knows."""
         working = {self._owners[key].trial: actor for key, actor in self._live.items() if not actor.idle}
-        places = {name: place_of(controller, actor) for name, actor in working.items()}
+        places = {name: place_of(actor) for name, actor in working.items()}
         return {name: place for name, place in places.items() if place is not None}
 
     def superfluous(self) -> list[str]:

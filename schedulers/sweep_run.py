@@ -22,7 +22,7 @@ from schedulers.node_watch import Asker, NodeWatch
 from schedulers.storage_watch import StorageWatch, says_disk_full
 from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
-from schedulers.tune_internals import ActorPlace, drop_idle, error_of, pump
+from schedulers.tune_internals import ActorPlace, drop_idle, end_own_ray, error_of, pump
 
 logger = logging.getLogger(__name__)
 
@@ -207,12 +207,13 @@ class SweepRun:
         self._usher_out(raw)
 
     def _lose_cluster(self, why: str) -> None:
-        """Ray has died: leave open grants open, as what they hold is not seen any more, and end this run.
+        """Ray has died: end what is left of it, and this run; open grants stay open, as what they hold is not seen.
 
         Raises:
             ClusterLostError: Always.
         """
         self.ended = True
+        end_own_ray()
         logger.error("%s: all that was saved is kept, and the sweep can be resumed", why)
         try:
             self.core.forsake(why)
@@ -259,7 +260,7 @@ class SweepRun:
             self._messengers.send_to(self._nodes.addresses())
         if not draining and not self._interruption.wanted:
             return
-        places = self._asker.ask(lambda: self._watch.places(raw)) or {}
+        places = self._asker.ask(lambda: self._watch.places()) or {}
         for trial in list(raw.get_trials()):
             name = trial.trial_id
             if name not in self._active or name in self._leaving:

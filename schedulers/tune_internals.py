@@ -29,6 +29,7 @@ class LiveActor:
 
     Attributes:
         key: Its identity.
+        handle: Ray's handle of it.
         trial: The Tune trial that it works for; None if it is idle or stopping.
         resources: What it holds, by Ray's resource names.
         idle: Whether it is kept for another trial.
@@ -36,6 +37,7 @@ class LiveActor:
     """
 
     key: Any
+    handle: Any
     trial: Trial | None
     resources: dict[str, float]
     idle: bool
@@ -68,17 +70,27 @@ def live_actors(controller: TuneController) -> Iterator[LiveActor]:
     live = controller._actor_manager._live_actors_to_ray_actors_resources
     for actor in [*idle, *(actor for actor in live if actor not in idle)]:
         if actor in live:
-            held = dict(live[actor][1].resource_request.required_resources)
+            handle, acquired = live[actor]
+            held = dict(acquired.resource_request.required_resources)
             started = actor in controller._started_actors
-            yield LiveActor(actor, controller._actor_to_trial.get(actor), held, actor in idle, started)
+            yield LiveActor(actor, handle, controller._actor_to_trial.get(actor), held, actor in idle, started)
 
 
 def kill(controller: TuneController, actor: LiveActor) -> None:
     """Kill a process at once; Tune then sees it die, and tells the scheduler if it worked for a trial."""
-    ray.kill(controller._actor_manager._live_actors_to_ray_actors_resources[actor.key][0])
+    ray.kill(actor.handle)
     if actor.idle:
         # Nothing waits for an idle actor, so that nobody would notice its death.
         drop_idle(controller)
+
+
+def bury(actor: LiveActor) -> None:
+    """Make sure that a process is gone for which Tune has already given its devices back.
+
+    It was told to stop and has nothing more to do, but while it comes to its end, which may take seconds, it still
+    has memory on the device.
+    """
+    ray.kill(actor.handle)
 
 
 def drop_idle(controller: TuneController, keep: int = 0) -> None:
@@ -124,15 +136,21 @@ def dead_ray_process() -> str:
     return ""
 
 
+def end_own_ray() -> None:
+    """Kill the Ray processes that this driver has started, and with them all of its workers, which hold devices."""
+    node = ray._private.worker._global_node
+    if node is not None:
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
 def draining_nodes() -> set[str]:
     """The ids of the nodes that Ray was told will go."""
     return set(ray._private.state.state.get_draining_nodes())
 
 
-def place_of(controller: TuneController, actor: LiveActor) -> ActorPlace | None:
+def place_of(actor: LiveActor) -> ActorPlace | None:
     """On which node and in which process an actor runs; None if it does not run yet, or any more."""
-    handle = controller._actor_manager._live_actors_to_ray_actors_resources[actor.key][0]
-    known = ray._private.state.state.actor_table(handle._actor_id.hex())
+    known = ray._private.state.state.actor_table(actor.handle._actor_id.hex())
     if known.get("State") != "ALIVE":
         return None
     return ActorPlace(known["Address"]["NodeID"], known["Address"]["IPAddress"], known["Pid"])

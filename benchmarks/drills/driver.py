@@ -32,7 +32,7 @@ class ForeignTrainable(tune.Trainable):  # type: ignore[misc]
     """Sleeps instead of learning. Its fault happens once in the sweep, or always if it is a crash loop."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self.epochs = 0
+        self.epochs = self.saves = 0
         if self._due("setup-hangs"):
             time.sleep(LONG_SECONDS)
 
@@ -60,7 +60,8 @@ class ForeignTrainable(tune.Trainable):  # type: ignore[misc]
         return {"value": self.config["x"] * (1 - 0.8**self.epochs)}
 
     def save_checkpoint(self, folder: str) -> None:
-        if self._due("save-slow"):
+        self.saves += 1
+        if self.saves > 2 and self._due("save-slow"):
             time.sleep(SAVE_SECONDS)
         Path(folder, "epochs.json").write_text(json.dumps({"epochs": self.epochs, "x": self.config["x"]}))
         Path(folder, "weights").write_bytes(os.urandom(CHECKPOINT_BYTES))
@@ -101,17 +102,18 @@ class ToldTrainable(ForeignTrainable):
         return super().reset_config(new_config)
 
     def _begin(self) -> None:
-        self.batch, self.ends, self.stopped = 0, None, False
+        self.batch, self.stopped = 0, False
+        self.ends: float | None = None
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
-        self.ends = self.ends or began + self.config["slice_seconds"]
+        ends = self.ends = self.ends or began + float(self.config["slice_seconds"])
         self._stumble()
         batch_seconds = self._epoch_seconds() / BATCHES
-        while self.batch < BATCHES and not self.stopped and time.monotonic() + batch_seconds < self.ends:
+        while self.batch < BATCHES and not self.stopped and time.monotonic() + batch_seconds < ends:
             time.sleep(batch_seconds)
             self.batch += 1
         cut, interrupted, self.stopped = self.batch < BATCHES, self.stopped, False

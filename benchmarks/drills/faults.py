@@ -28,6 +28,7 @@ class Fault:
         play: Brings it about on a stage and returns when the sweep has ended, resumed if need be.
         trainables: What it can be played with.
         own: Whether it is played in a Ray of the driver's own, in a cluster, or in either.
+        nodes: Whether the cluster must have a node for each slot.
         budget: The least and the most CPU-seconds.
         excused: Searches that it may fail: those that crash again and again.
     """
@@ -35,6 +36,7 @@ class Fault:
     play: Callable[[Stage], None]
     trainables: tuple[str, ...] = ALL
     own: tuple[bool, ...] = (True, False)
+    nodes: bool = False
     budget: tuple[float, float] = (20.0, 36.0)
     excused: bool = False
 
@@ -313,13 +315,13 @@ FAULTS: Mapping[str, Fault] = {
     "driver-terminated": Fault(_driver(signal.SIGTERM)),
     "raylet-killed": Fault(_ray_process("raylet"), own=(True,)),
     "gcs-killed": Fault(_ray_process("gcs_server"), own=(True,)),
-    "node-removed": Fault(_node(drained=False), own=(False,)),
-    "node-drained": Fault(_node(drained=True), own=(False,)),
-    "no-node-left": Fault(_no_node_left, own=(False,)),
+    "node-removed": Fault(_node(drained=False), own=(False,), nodes=True),
+    "node-drained": Fault(_node(drained=True), own=(False,), nodes=True),
+    "no-node-left": Fault(_no_node_left, own=(False,), nodes=True),
     "disk-full": Fault(_disk_full),
     "storage-away": Fault(_storage_away),
     "checkpoint-damaged": Fault(_damaged),
-    "elsewhere": Fault(_elsewhere),
+    "elsewhere": Fault(_elsewhere, nodes=True),
     "two-resumes": Fault(_two_resumes),
     "deadline": Fault(_deadline, SCRIPTS, budget=(40.0, 50.0)),
     "few-seconds": Fault(_few_seconds, SCRIPTS, budget=(1.0, 8.0)),

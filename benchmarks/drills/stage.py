@@ -46,7 +46,8 @@ class Scene:
     Attributes:
         fault: What goes wrong.
         trainable: ``nasib``, played by the command line, or one of the driver's.
-        own: Whether the driver starts a Ray of its own; else it joins a cluster of one node for each slot.
+        own: Whether the driver starts a Ray of its own; else it joins a cluster.
+        nodes: Whether that has a node for each slot; else one has them all.
         slots: Trials at once.
         budget: CPU-seconds.
         seed: Of everything that is left to chance.
@@ -55,6 +56,7 @@ class Scene:
     fault: str
     trainable: str
     own: bool
+    nodes: bool
     slots: int
     budget: float
     seed: int
@@ -87,8 +89,7 @@ class Stage:
     before: SweepState | None = None
     moment: float = 0.0
     _drivers: list[subprocess.Popen[str]] = field(default_factory=list)
-    _groups: list[GroupWatch] = field(default_factory=list)
-    _processes: ProcessWatch | None = None
+    _watches: list[GroupWatch | ProcessWatch] = field(default_factory=list)
 
     @property
     def storage(self) -> Path:
@@ -110,12 +111,13 @@ class Stage:
     def open(self) -> None:
         """Start the observers, and the cluster unless the drivers start their own."""
         self.storage.mkdir()
-        self._processes = ProcessWatch(f"{MARKER}={self.folder}")
+        self._watches.append(ProcessWatch(f"{MARKER}={self.folder}"))
         if self.scene.own:
             return
-        arguments = {"num_cpus": 0, "include_dashboard": False, "temp_dir": str(self.folder / "ray")}
+        slots = 0 if self.scene.nodes else self.slots
+        arguments = {"num_cpus": slots, "include_dashboard": False, "temp_dir": str(self.folder / "ray")}
         self.cluster = Cluster(initialize_head=True, head_node_args=arguments)
-        for _ in range(self.slots):
+        for _ in range(self.slots - slots):
             self.add_node()
         self._watch_groups(self.cluster.address)
 
@@ -124,15 +126,15 @@ class Stage:
         self.nodes.append(self.cluster.add_node(num_cpus=1))
 
     def _watch_groups(self, address: str) -> None:
-        file = self.folder / f"groups-{len(self._groups)}"
-        self._groups.append(GroupWatch(address, file))
+        file = self.folder / f"groups-{len(self._watches)}"
+        self._watches.append(GroupWatch(address, file))
 
     def close(self) -> None:
         """Stop everything that was started."""
         for driver in self._drivers:
             driver.kill()
             driver.wait()
-        for watch in (*self._groups, *([self._processes] if self._processes else [])):
+        for watch in self._watches:
             watch.close()
         if self.cluster is not None:
             self.cluster.shutdown()
@@ -141,8 +143,7 @@ class Stage:
 
     def views(self) -> list[Series]:
         """What the observers have seen."""
-        watches = [*self._groups, *([self._processes] if self._processes else [])]
-        return [watch.series() for watch in watches]
+        return [watch.series() for watch in self._watches]
 
     def held(self) -> float:
         """CPU-seconds that outside processes have seen held since the sweep's beginning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -58,9 +59,9 @@ class Series:
         return self._times
 
 
-def held_device_seconds(*views: Series, since: float = 0.0) -> float:
-    """Device-seconds held since a moment, according to whichever view saw most at each."""
-    moments = sorted({at for view in views for at in view.times if at >= since})
+def held_device_seconds(*views: Series, since: float = 0.0, until: float = math.inf) -> float:
+    """Device-seconds held between two moments, according to whichever view saw most at each."""
+    moments = sorted({at for view in views for at in view.times if since <= at <= until})
     total = 0.0
     for begin, end in pairwise(moments):
         total += max(view.at(begin) for view in views) * (end - begin)
