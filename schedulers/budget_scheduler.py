@@ -25,7 +25,15 @@ from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.terms import Terms
 from schedulers.trial_source import TrialSource, saves_checkpoints
-from schedulers.tune_internals import cluster_is_own, error_of, forget_reset, has_raised, reuse_actors, unwrapped
+from schedulers.tune_internals import (
+    cluster_is_own,
+    dismiss_trials,
+    error_of,
+    forget_reset,
+    has_raised,
+    reuse_actors,
+    unwrapped,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -206,10 +214,13 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
         """The paused trial that the allocator wants to go on, its grant booked; called by Tune at every step."""
+        raw = unwrapped(controller)
         if self.ended:
+            # The end may have come before Tune's loop began.
+            dismiss_trials(raw)
             return None
         run = self._running
-        raw = run.controller = unwrapped(controller)
+        run.controller = raw
         raw.update_max_pending_trials(run.slots() + 1)
         if self._reusable:
             reuse_actors(raw)

@@ -70,9 +70,9 @@ class GrantSizes:
             amount = min(view.free, max(view.free * share, least), first * 2**search.failures)
             return amount, max(0.0, amount / view.devices - self.overhead(amount, reuse) + _JITTER_SECONDS)
         expected = max(piece.epochs * epoch, search.slowest_seconds)
-        least, roomy = (
-            view.devices * (view.overhead_seconds + expected * margin) for margin in (SLICE_MARGIN, _ROOMY_MARGIN)
-        )
+        # One that was killed for its time would else be killed again at the same place.
+        margins = SLICE_MARGIN, _ROOMY_MARGIN * 2**search.failures
+        least, roomy = (view.devices * (view.overhead_seconds + expected * margin) for margin in margins)
         # Room only where the other slots find as much, or they would stand idle.
         amount = min(view.free, max(least, min(roomy, view.free / view.slots)))
         return amount, amount / view.devices - view.overhead_seconds + _JITTER_SECONDS

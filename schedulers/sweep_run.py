@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+import ray
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
@@ -22,7 +23,16 @@ from schedulers.node_watch import Asker, NodeWatch
 from schedulers.storage_watch import StorageWatch, says_disk_full
 from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
-from schedulers.tune_internals import ActorPlace, drop_idle, end_own_ray, error_of, pump
+from schedulers.tune_internals import (
+    ActorPlace,
+    cluster_is_own,
+    dismiss_trials,
+    drop_idle,
+    error_of,
+    forget_actors,
+    kill_own_ray,
+    pump,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +192,7 @@ class SweepRun:
         if raw is None or self.ended:
             return
         if why := self._nodes.lost(stopping=bool(self._interruption.wanted)):
-            self._lose_cluster(why)
+            self._lose_cluster(raw, why)
         self._held, closed = self._watch.look(raw)
         try:
             self.core.tick(self._held)
@@ -206,21 +216,24 @@ class SweepRun:
         self._mind_deadline(raw)
         self._usher_out(raw)
 
-    def _lose_cluster(self, why: str) -> None:
+    def _lose_cluster(self, raw: TuneController, why: str) -> None:
         """Ray has died: end what is left of it, and this run; open grants stay open, as what they hold is not seen.
 
         Raises:
             ClusterLostError: Always.
         """
-        self.ended = True
-        end_own_ray()
+        self.ended, own = True, cluster_is_own()
+        forget_actors(raw)
+        kill_own_ray()
         logger.error("%s: all that was saved is kept, and the sweep can be resumed", why)
         try:
             self.core.forsake(why)
             self._journal.close()
         except JournalWriteError as error:
             logger.error("%s", error)
-        # Tune's loop and Ray may take a minute to come to their end.
+        if own:
+            # Whatever asks it from now on would wait for a minute, also when Python ends.
+            ray.shutdown()
         raise ClusterLostError(f"{why}: resume the sweep")
 
     def _mind_deadline(self, raw: TuneController) -> None:
@@ -323,10 +336,7 @@ class SweepRun:
             time.sleep(_WAITING_SECONDS)
         self.ended = True
         if raw is not None:
-            raw.search_alg.set_finished()
-            for trial in list(raw.get_trials()):
-                if trial.status in (Trial.PAUSED, Trial.PENDING):
-                    raw.stop_trial(trial)
+            dismiss_trials(raw)
 
     def abandon(self, why: str) -> None:
         """Tune's loop has ended before the sweep did: whatever was at work is lost."""

@@ -105,6 +105,14 @@ def drop_idle(controller: TuneController, keep: int = 0) -> None:
             controller._remove_actor(actor)
 
 
+def dismiss_trials(controller: TuneController) -> None:
+    """Let Tune come to its end: it waits for ever for trials that are paused."""
+    controller.search_alg.set_finished()
+    for trial in list(controller.get_trials()):
+        if trial.status in (Trial.PAUSED, Trial.PENDING):
+            controller.stop_trial(trial)
+
+
 def forget_reset(controller: TuneController, trial: Trial) -> None:
     """Tune never starts a trial again whose process died while it was being reset, unless it forgets the reset."""
     controller._resetting_trials.discard(trial)
@@ -136,11 +144,23 @@ def dead_ray_process() -> str:
     return ""
 
 
-def end_own_ray() -> None:
+def kill_own_ray() -> None:
     """Kill the Ray processes that this driver has started, and with them all of its workers, which hold devices."""
     node = ray._private.worker._global_node
     if node is not None:
         node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+def forget_actors(controller: TuneController) -> None:
+    """Let Tune come to its end without asking a Ray that has died, which it would wait for."""
+    manager = controller._actor_manager
+    resources = manager._resource_manager
+    # As they do themselves, once everything is given back.
+    resources.__init__(update_interval_s=resources.update_interval_s)
+    manager.__init__(resource_manager=resources)
+    controller._actor_cache.flush_cached_objects(force_all=True)
+    for known in (controller._actor_to_trial, controller._trial_to_actor, controller._stopping_actors):
+        known.clear()
 
 
 def draining_nodes() -> set[str]:
