@@ -91,7 +91,7 @@ class SweepRun:
         self._nodes = NodeWatch(clock)
         self._messengers = Messengers()
         self._asker = Asker[dict[str, ActorPlace]]()
-        self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant)
+        self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant, clock)
         self._held: dict[str, Holding] = {}
         self._active: set[str] = set()
         self._pausing: set[str] = set()
@@ -295,12 +295,11 @@ class SweepRun:
 
     def _rest(self) -> None:
         """Nothing to start: stop processes that idle for long, and end the sweep when nothing is at work."""
-        if self.controller is not None and self.busy() and not self._active:
+        if self.controller is not None and not self._active and (self.busy() or self._watch.leaving):
             # Only processes on their way out; while Tune waits for a new trial it does not attend to them. What they
             # leave of their grants may buy another slice.
-            while self.busy():
-                pump(self.controller, 0.05)
-                self.tick()
+            while self.busy() or self._watch.leaving:
+                self._attend(self.controller)
         elif self.busy():
             if self.controller is None or not self._watch.idle_grants(self._held):
                 self._idle_since = None
@@ -324,14 +323,20 @@ class SweepRun:
         else:
             self.end()
 
+    def _attend(self, raw: TuneController) -> None:
+        """Let processes come to their end."""
+        pump(raw, 0.05)
+        # With no process left that Tune knows, there is nothing to wait for above.
+        time.sleep(0.01)
+        self.tick()
+
     def end(self) -> None:
         """Wait until no process holds anything, write the end, let Tune finish."""
         raw = self.controller
         if raw is not None:
             drop_idle(raw)
             while self._held:
-                pump(raw, 0.05)
-                self.tick()
+                self._attend(raw)
         while not self._write_end(self._interruption.wanted) and not self._interruption.wanted:
             time.sleep(_WAITING_SECONDS)
         self.ended = True

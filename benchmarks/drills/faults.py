@@ -30,6 +30,7 @@ class Fault:
         own: Whether it is played in a Ray of the driver's own, in a cluster, or in either.
         nodes: Whether the cluster must have a node for each slot.
         budget: The least and the most CPU-seconds.
+        slots: How many trials at once.
         excused: Searches that it may fail: those that crash again and again.
     """
 
@@ -38,6 +39,7 @@ class Fault:
     own: tuple[bool, ...] = (True, False)
     nodes: bool = False
     budget: tuple[float, float] = (20.0, 36.0)
+    slots: tuple[int, ...] = (1, 2, 2)
     excused: bool = False
 
 
@@ -305,7 +307,8 @@ def _few_seconds(stage: Stage) -> None:
 FAULTS: Mapping[str, Fault] = {
     "step-slow": Fault(_of_itself, SCRIPTS),
     "step-hangs": Fault(_of_itself, SCRIPTS),
-    "setup-hangs": Fault(_of_itself, SCRIPTS, budget=(40.0, 60.0)),
+    # Before anything is known a grant is as large as may be: two, or nothing is left.
+    "setup-hangs": Fault(_of_itself, SCRIPTS, budget=(95.0, 110.0), slots=(2,)),
     "save-slow": Fault(_of_itself, SCRIPTS),
     "crash-loop": Fault(_crash_loop, SCRIPTS, excused=True),
     "worker-killed": Fault(_worker(signal.SIGKILL)),

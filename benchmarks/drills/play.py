@@ -75,7 +75,7 @@ def scene_of(fault: str, seed: int) -> Scene:
     # PyTorch takes seconds to import wherever workers are not kept waiting, and a second a search to be built.
     factor = {"nasib": 2.5 if own else 4.0}.get(trainable, 1.0)
     budget = round(factor * random.uniform(least, most), 1)
-    return Scene(fault, trainable, own, known.nodes and not own, random.choice([1, 2, 2]), budget, seed)
+    return Scene(fault, trainable, own, known.nodes and not own, random.choice(known.slots), budget, seed)
 
 
 def play(scene: Scene) -> Outcome:
@@ -113,8 +113,9 @@ def play(scene: Scene) -> Outcome:
 
 
 def _unseen(stage: Stage, records: list[dict[str, Any]]) -> float:
-    """What was held between the last record of each driver and the first one of the next."""
-    gaps = [(before["time"], after["time"]) for before, after in pairwise(records) if after["run"] > before["run"]]
+    """What was held between the last charge of each driver and the first record of the next."""
+    charges = [record for record in records if record["event"] in ("charge", "run") and not record.get("unseen")]
+    gaps = [(before["time"], after["time"]) for before, after in pairwise(charges) if after["run"] > before["run"]]
     return sum(held_device_seconds(*stage.views(), since=begin, until=end) for begin, end in gaps)
 
 

@@ -190,7 +190,7 @@ class Stage:
         self._drivers.append(started)
         if self.scene.own:
             self.until(lambda: set(self.ray_processes("raylet")) - before, "Ray to run", 60)
-            (raylet,) = set(self.ray_processes("raylet")) - before
+            raylet = min(set(self.ray_processes("raylet")) - before)
             arguments = Path(f"/proc/{raylet}/cmdline").read_text().split("\0")
             address = next(text.partition("=")[2] for text in arguments if text.startswith("--gcs-address="))
             self._watch_groups(address)
