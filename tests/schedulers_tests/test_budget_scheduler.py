@@ -60,7 +60,7 @@ def test_it_spends_its_budget_ends_and_then_changes_nothing(script: Script) -> N
     assert state.ledger.spent > 0.6 * state.ledger.budget
     assert state.ledger.spent_by_kind["lost"] == 0.0
     assert processes_of(script) <= 2, "no more are booted than there are slots"
-    assert len(state.searches) > 4
+    assert len(state.searches) >= 3
     assert states(state) <= {"paused", "finished"}
     assert {search.horizon for search in state.searches.values()} <= {None, 16}
     assert state.incumbent is not None
