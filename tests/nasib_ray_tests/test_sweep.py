@@ -5,63 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nasib_ray import load_sweep
-
-ROOT = Path(__file__).parents[2]
-DIGITS = str(ROOT / "examples" / "digits.yaml")
+from tests.nasib_ray_tests.command import DIGITS, Command, reports, wait_for
 
 pytestmark = pytest.mark.ray
-
-
-class Command:
-    """A running `nasib-ray` with its output in a file."""
-
-    def __init__(self, tmp_path: Path, *arguments: str, cwd: Path = ROOT) -> None:
-        self.output = tmp_path / f"output-{time.monotonic_ns()}.txt"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "NASIB_RAY_CACHE": str(tmp_path / "cache")}
-        environment.pop("RAY_ADDRESS", None)
-        with self.output.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "nasib_ray", *arguments],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                cwd=cwd,
-                env=environment,
-                start_new_session=True,
-            )
-
-    def ends(self) -> int:
-        try:
-            return self.process.wait(timeout=180)
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
-
-    @property
-    def said(self) -> str:
-        return self.output.read_text()
-
-
-def wait_for(told: Any, seconds: float = 90.0) -> None:
-    until = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < until, "it took too long"
-        time.sleep(0.2)
-
-
-def reports(path: Path) -> int:
-    try:
-        return len(load_sweep(path).dataframe())
-    except ValueError:
-        return 0
 
 
 def check_account(path: Path) -> dict[str, Any]:
