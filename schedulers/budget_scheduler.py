@@ -207,6 +207,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
         """The paused trial that the allocator wants to go on, its grant booked; called by Tune at every step."""
         if self.ended:
+            # The end may have been written before Tune's controller was known: nothing could be run.
+            SweepRun.dismiss(unwrapped(controller))
             return None
         run = self._running
         raw = run.controller = unwrapped(controller)

@@ -329,10 +329,15 @@ class SweepRun:
             time.sleep(_WAITING_SECONDS)
         self.ended = True
         if raw is not None:
-            raw.search_alg.set_finished()
-            for trial in list(raw.get_trials()):
-                if trial.status in (Trial.PAUSED, Trial.PENDING):
-                    raw.stop_trial(trial)
+            self.dismiss(raw)
+
+    @staticmethod
+    def dismiss(raw: TuneController) -> None:
+        """Let Tune's loop come to its end: it goes on for as long as a trial could."""
+        raw.search_alg.set_finished()
+        for trial in list(raw.get_trials()):
+            if trial.status in (Trial.PAUSED, Trial.PENDING):
+                raw.stop_trial(trial)
 
     def abandon(self, why: str) -> None:
         """Tune's loop has ended before the sweep did: whatever was at work is lost."""

@@ -24,7 +24,7 @@ _DEATHS = (
     ("node was terminated", "its node has died"),
     (
         "connection error code 2",
-        "its process died without an exception: killed from outside (SIGKILL), out of memory, or crashed in native code",
+        "its process died without an exception: killed (SIGKILL), out of memory, or crashed in native code",
     ),
 )
 """What Ray says of processes that are gone, and what it means."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,12 @@ class Command:
         finally:
             if self.process.poll() is None:
                 self.process.kill()
+
+    def kill(self) -> None:
+        """Kill it with all the processes of its Ray."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     @property
     def said(self) -> str:
