@@ -347,6 +347,8 @@ class SweepCore:
         since = self._saving.pop(name, None)
         search = self.state.searches[name]
         self.append("checkpoint", trial=name, path=path, epochs=search.epochs, iteration=iteration)
+        # To disk with the next tick: Tune has deleted the checkpoint that was known as the oldest.
+        self._posted = -math.inf
         if since is not None and self._clock.monotonic() - since > (self.state.save_seconds or 0.0):
             self.append("timing", save_seconds=self._clock.monotonic() - since)
 

@@ -35,7 +35,7 @@ class LostCheckpoint:
 
     Attributes:
         path: Its folder, relative to the sweep's.
-        run: The number of the driver that found it, from 1.
+        run: The run of the sweep that found it, from 1.
         epochs: Whole epochs that the search went back.
         device_seconds: What it had held for what is lost, charged as lost since.
         why: What is wrong with it.
@@ -187,7 +187,7 @@ class SweepState:
             case "checkpoint-lost" if search is not None:
                 search.checkpoints = [kept for kept in search.checkpoints if kept.path != record["path"]]
                 back, seconds = search.epochs - record["epochs"], record.get("device_seconds", 0.0)
-                lost = LostCheckpoint(record["path"], record["run"], back, seconds, record["why"])
+                lost = LostCheckpoint(record["path"], self.runs, back, seconds, record["why"])
                 search.lost_checkpoints = [*search.lost_checkpoints, lost]
                 search.epochs, search.why = record["epochs"], record["why"]
             case "state" if search is not None:

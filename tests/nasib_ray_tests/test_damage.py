@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -18,17 +19,14 @@ from tests.nasib_ray_tests.test_exact import CONFIG, check_bits
 pytestmark = pytest.mark.ray
 
 
-def interrupted(command: Command, path: Path, checkpoints: int) -> SearchRecord:
-    """The only search of a sweep that was interrupted once it had saved so often in this run."""
+def saves_in(path: Path, run: int, checkpoints: int) -> None:
+    """Wait until a run has saved so often."""
+    wait_for(lambda: sum(it["event"] == "checkpoint" and it["run"] == run for it in records_of(path)) >= checkpoints)
 
-    def saved() -> bool:
-        records = records_of(path)
-        run = max((record["run"] for record in records), default=0)
-        return sum(it["event"] == "checkpoint" and it["run"] == run for it in records) >= checkpoints
 
-    known = len([it for it in records_of(path) if it["event"] == "run"])
-    wait_for(lambda: len([it for it in records_of(path) if it["event"] == "run"]) > known or known == 0)
-    wait_for(saved)
+def interrupted(command: Command, path: Path, run: int) -> SearchRecord:
+    """The only search of a sweep whose run was interrupted once it had saved twice."""
+    saves_in(path, run, 2)
     command.process.send_signal(signal.SIGINT)
     assert command.ends() == 130, command.said
     (search,) = load_sweep(path).state.searches.values()
@@ -42,7 +40,9 @@ def test_a_search_goes_back_to_the_checkpoint_before_and_then_to_its_beginning(
     config, path = tmp_path / "one.yaml", tmp_path / "s" / "one"
     config.write_text(json.dumps(CONFIG))
     begun = nasib_ray("search", str(config), "--storage", str(tmp_path / "s"), "--name", "one")
-    before = interrupted(begun, path, 3)
+    saves_in(path, 1, 3)
+    begun.kill()
+    (before,) = load_sweep(path).state.searches.values()
     kept, newest = before.checkpoints
     weights = path / newest.path / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
@@ -50,16 +50,18 @@ def test_a_search_goes_back_to_the_checkpoint_before_and_then_to_its_beginning(
     resumed = nasib_ray("resume", str(path))
     after = interrupted(resumed, path, 2)
     (lost,) = after.lost_checkpoints
-    assert (lost.path, lost.epochs, lost.run) == (newest.path, before.epochs - kept.epochs, 2)
-    assert lost.device_seconds > 0
-    told = f"epoch{'' if lost.epochs == 1 else 's'} and {lost.device_seconds:,.1f} cpu-seconds are lost"
-    for said in (resumed.said.split("trial     state")[0], resumed.said.split("trial     state")[1]):
-        assert f"{lost.epochs} {told}" in " ".join(said.split()), said
+    assert (lost.path, lost.epochs, lost.run) == (newest.path, newest.epochs - kept.epochs, 2)
+    told = f"{lost.epochs} epoch{'' if lost.epochs == 1 else 's'} and {lost.device_seconds:,.1f} cpu-seconds are lost"
+    for said in resumed.said.split("trial     state"):
+        assert told in " ".join(said.split()), "while it runs and at the end"
         assert "weights.safetensors has" in " ".join(said.split())
+    records = [it for it in records_of(path) if it["run"] == 2]
+    at = next(index for index, it in enumerate(records) if it["event"] == "checkpoint-lost")
+    moved = itertools.takewhile(lambda it: it["event"] == "relabel", records[at + 1 :])
+    assert sum(it["amount"] for it in moved if it["to"] == "lost") == pytest.approx(lost.device_seconds, abs=1e-4)
+    assert lost.device_seconds > 0
     first = next(it for it in records_of(path) if it["event"] == "report" and it["run"] == 2)
     assert first["epochs"] == kept.epochs + 1
-    state = load_sweep(path).state
-    assert state.ledger.spent_by_kind["lost"] == pytest.approx(lost.device_seconds, abs=0.01)
     check_bits(path, tmp_path)
 
     # Now both: one has lost a file, the other has nothing left.
@@ -67,7 +69,7 @@ def test_a_search_goes_back_to_the_checkpoint_before_and_then_to_its_beginning(
     shutil.rmtree(path / after.checkpoints[1].path)
     (path / after.checkpoints[1].path).mkdir()
     again = nasib_ray("resume", str(path))
-    final = interrupted(again, path, 2)
+    final = interrupted(again, path, 3)
     assert [gone.run for gone in final.lost_checkpoints] == [2, 3, 3]
     assert sum(gone.epochs for gone in final.lost_checkpoints[1:]) == after.epochs
     assert f"trial {final.id} goes back to 0 epochs" in again.said

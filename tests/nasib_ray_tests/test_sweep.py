@@ -123,3 +123,37 @@ def test_what_the_user_named_by_import_path_is_found_from_where_they_are(tmp_pat
     assert command.ends() == 0, command.said
     status = check_account(tmp_path / "s" / "mine")
     assert status["incumbent"]["val_accuracy"] > 0.8
+
+
+def test_what_the_users_own_operation_raises_is_shown_and_ends_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import sys\n"
+        "from torch import nn\n"
+        "class OnlyHere(nn.Identity):\n"
+        "    def __init__(self, channels):\n"
+        "        super().__init__()\n"
+        "        if 'nasib_ray' not in ' '.join(sys.orig_argv):\n"
+        "            raise KeyError('no licence on this machine')\n"
+    )
+    config, path = tmp_path / "mine.yaml", tmp_path / "s" / "mine"
+    settings = {
+        "budget": "10 cpu-minutes",
+        "data": "digits",
+        "search": {"layers": 1, "reductions": [], "channels": 4, "candidates": ["conv1x1", "mine:OnlyHere"]},
+        "storage": str(tmp_path / "s"),
+        "name": "mine",
+        "max_concurrent": 1,
+    }
+    config.write_text(json.dumps(settings))
+    command = Command(tmp_path, "sweep", str(config), cwd=tmp_path)
+    assert command.ends() == 1, command.said
+    told = "KeyError: 'no licence on this machine' (mine.py:7, in __init__)"
+    said = " ".join(command.said.split())
+    assert f"state failed: the first searches all failed before they reported anything: {told}" in said
+    assert f"crashed and goes on from 0 epochs: {told}" in said
+    assert "Traceback" not in said
+    assert "did not complete" not in said
+    status = check_account(path)
+    assert [trial["error"] for trial in status["trials"]] == [told] * 3
+    assert status["granted_device_seconds"] == 0
+    assert status["spent_device_seconds"] < 300, "half of it is left, and not locked in a grant that nobody holds"
