@@ -40,9 +40,7 @@ def test_a_search_goes_back_to_the_checkpoint_before_and_then_to_its_beginning(
     config, path = tmp_path / "one.yaml", tmp_path / "s" / "one"
     config.write_text(json.dumps(CONFIG))
     begun = nasib_ray("search", str(config), "--storage", str(tmp_path / "s"), "--name", "one")
-    saves_in(path, 1, 3)
-    begun.kill()
-    (before,) = load_sweep(path).state.searches.values()
+    before = interrupted(begun, path, 1)
     kept, newest = before.checkpoints
     weights = path / newest.path / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
@@ -51,10 +49,11 @@ def test_a_search_goes_back_to_the_checkpoint_before_and_then_to_its_beginning(
     after = interrupted(resumed, path, 2)
     (lost,) = after.lost_checkpoints
     assert (lost.path, lost.epochs, lost.run) == (newest.path, newest.epochs - kept.epochs, 2)
-    told = f"{lost.epochs} epoch{'' if lost.epochs == 1 else 's'} and {lost.device_seconds:,.1f} cpu-seconds are lost"
+    back = f"{lost.epochs} epoch" if lost.epochs else "part of an epoch"
     for said in resumed.said.split("trial     state"):
-        assert told in " ".join(said.split()), "while it runs and at the end"
-        assert "weights.safetensors has" in " ".join(said.split())
+        assert f"damaged, {back}" in " ".join(said.split()), "while it runs and at the end"
+        assert f"{lost.device_seconds:,.1f} cpu-seconds are lost" in " ".join(said.split())
+        assert "bytes where its manifest says" in " ".join(said.split())
     records = [it for it in records_of(path) if it["run"] == 2]
     at = next(index for index, it in enumerate(records) if it["event"] == "checkpoint-lost")
     moved = itertools.takewhile(lambda it: it["event"] == "relabel", records[at + 1 :])

@@ -127,12 +127,12 @@ def test_what_the_user_named_by_import_path_is_found_from_where_they_are(tmp_pat
 
 def test_what_the_users_own_operation_raises_is_shown_and_ends_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "import sys\n"
+        "import os\n"
         "from torch import nn\n"
         "class OnlyHere(nn.Identity):\n"
         "    def __init__(self, channels):\n"
         "        super().__init__()\n"
-        "        if 'nasib_ray' not in ' '.join(sys.orig_argv):\n"
+        "        if os.environ.get('RAY_JOB_ID') or 'ray::' in open('/proc/self/cmdline').read():\n"
         "            raise KeyError('no licence on this machine')\n"
     )
     config, path = tmp_path / "mine.yaml", tmp_path / "s" / "mine"

@@ -50,16 +50,8 @@ def test_without_a_line_of_the_users_no_place_is_named() -> None:
 
 def test_of_several_errors_and_of_a_chain_the_last_one_counts() -> None:
     chain = "KeyError: 'x'\n\nThe above exception was the direct cause of the following exception:\n\n"
-    text = (
-        HEAD.format(1)
-        + ACTOR
-        + "connection error code 2\n"
-        + HEAD.format(2)
-        + RAISED
-        + chain
-        + RAISED
-        + "ValueError: y"
-    )
+    killed = ACTOR + "connection error code 2\n"
+    text = HEAD.format(1) + killed + HEAD.format(2) + RAISED + chain + RAISED + "ValueError: y"
     assert told_error(text).startswith("ValueError: y (")
     assert is_exception(text)
     assert not is_exception(text + "\n" + HEAD.format(3) + killed)
