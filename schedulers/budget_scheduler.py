@@ -260,10 +260,10 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         return True
 
     def _drop_checkpoint(self, trial: Trial, search: SearchRecord, why: str) -> None:
-        before = search.epochs
         self._running.core.drop_checkpoint(search.id, why)
-        lost = before - search.epochs
-        logger.warning("trial %s: %s; %d epochs are lost, it is at %d", search.id, why, lost, search.epochs)
+        lost = search.lost_checkpoints[-1]
+        told = (search.id, why, lost.epochs, lost.device_seconds, search.epochs)
+        logger.warning("trial %s: %s; %d epochs and %.1f device-seconds are lost, it is at epoch %d", *told)
         assert self._source is not None, "a sweep runs without its TrialSource"
         self._source.give_checkpoints(trial, search)
 

@@ -206,8 +206,9 @@ class SweepRun:
             raise
         self._watch.kill(raw, self._watch.superfluous())
         for name in self._watch.kill(raw, self.core.overdue(self._held)):
-            logger.warning("trial %s was killed: its grant had only its grace left", name)
-        for grant in closed:
+            if name in self._active:
+                logger.warning("trial %s was killed: its grant had only its grace left", name)
+        for grant in [*closed, *self._abandoned_grants()]:
             self.core.close(grant)
         if self._pausing:
             for trial in raw.get_trials():
@@ -215,6 +216,12 @@ class SweepRun:
                     self.came_to_rest(trial.trial_id, "paused", "slice ended")
         self._mind_deadline(raw)
         self._usher_out(raw)
+
+    def _abandoned_grants(self) -> list[str]:
+        """Grants of trials at rest that no process holds: theirs died before anybody had seen it."""
+        held = {holding.grant for holding in self._held.values()}
+        grants = self.core.state.ledger.grants
+        return [name for name, grant in grants.items() if name not in held and grant.trial not in self._active]
 
     def _lose_cluster(self, raw: TuneController, why: str) -> None:
         """Ray has died: end what is left of it, and this run; open grants stay open, as what they hold is not seen.

@@ -20,7 +20,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search.variant_generator import parse_spec_vars
 
-_LONGEST_ERROR = 200
+from schedulers.trial_errors import is_exception, told_error
 
 
 @dataclass(frozen=True)
@@ -214,20 +214,19 @@ def plain_environment() -> Iterator[dict[str, str]]:
 
 
 def error_of(trial: Trial) -> str:
-    """The last line of a trial's newest error."""
-    lines = [line.strip() for line in _error_text(trial).splitlines() if line.strip()]
-    last = lines[-1] if lines else "its process died"
-    return last if len(last) <= _LONGEST_ERROR else f"{last[:_LONGEST_ERROR]}..."
+    """A trial's newest error in one line; see :func:`schedulers.trial_errors.told_error`."""
+    return told_error(_error_text(trial))
 
 
 def has_raised(trial: Trial) -> bool:
     """Whether a trial's newest error was raised in its process, which did not die."""
-    return "RayTaskError" in _error_text(trial)
+    return is_exception(_error_text(trial))
 
 
 def _error_text(trial: Trial) -> str:
+    """What Tune has written of a trial's errors, the newest one last."""
     try:
-        with open(trial.error_file or "") as file:
+        with open(trial.error_file or "", encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

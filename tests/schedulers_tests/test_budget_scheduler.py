@@ -80,6 +80,15 @@ def test_it_spends_its_budget_ends_and_then_changes_nothing(script: Script) -> N
     assert (raised.runs, raised.full_horizon) == (2, 16)
 
 
+def test_a_resumed_sweep_that_can_afford_nothing_ends(script: Script) -> None:
+    state = script.run()
+    unfinished = [search.id for search in state.searches.values() if search.state == "paused"]
+    assert unfinished, "somebody waits who could go on"
+    again = replace(script, budget=f"{state.ledger.budget + 0.1} cpu-seconds").run()
+    check_accounts(again)
+    assert (again.runs, again.end, again.ledger.spent) == (2, "finished", state.ledger.spent)
+
+
 def test_a_grid_is_searched_and_finished(script: Script) -> None:
     """Without reset_config every slice boots a process."""
     few = replace(script, model="Plain", budget="60 cpu-seconds", space={"x": [0.2, 0.8]}, terms={"max_t": 3})
