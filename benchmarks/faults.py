@@ -27,7 +27,7 @@ from rich.table import Table
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.drills.faults import FAULTS  # noqa: E402
+from benchmarks.drills.faults import FAULTS, TRAINABLES  # noqa: E402
 from benchmarks.drills.play import Outcome, scene_of  # noqa: E402
 from benchmarks.drills.stage import Scene  # noqa: E402
 
@@ -108,6 +108,9 @@ def main() -> int:
     parser.add_argument("--drills", type=int, default=110, metavar="N", help="so many in all, faults in turn")
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--faults", nargs="+", default=[*FAULTS], choices=[*FAULTS], metavar="FAULT", help="only these")
+    parser.add_argument(
+        "--trainables", nargs="+", default=[*TRAINABLES], choices=TRAINABLES, metavar="NAME", help="only with these"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many at once")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep each outcome, and go on with those of before")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
@@ -121,7 +124,7 @@ def main() -> int:
 
     def played(number: int) -> Outcome:
         fault = options.faults[number % len(options.faults)]
-        scene = scene_of(fault, options.seed * 1000 + number // len(options.faults))
+        scene = scene_of(fault, options.seed * 1000 + number // len(options.faults), options.trainables)
         if (before := known.get(json.dumps(asdict(scene)))) is not None:
             return before
         outcome = run(scene)

@@ -266,6 +266,11 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         logger.warning("trial %s: %s; %d epochs and %.1f device-seconds are lost, it is at epoch %d", *told)
         assert self._source is not None, "a sweep runs without its TrialSource"
         self._source.give_checkpoints(trial, search)
+        self._forgive(trial)
+
+    def _forgive(self, trial: Trial) -> None:
+        """Count the failures of a trial anew."""
+        trial.max_failures = trial.num_failures + FAILURES_IN_A_ROW - 1
 
     # What Tune tells
 
@@ -344,7 +349,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._verified.add(path)
         iteration = self._reported.get(trial.trial_id) or trial.last_result.get("training_iteration", 0)
         self._running.core.checkpointed(trial.trial_id, path, iteration)
-        trial.max_failures = trial.num_failures + FAILURES_IN_A_ROW - 1
+        self._forgive(trial)
 
     def leave(self) -> None:
         """Nothing is left to do, or Tune's loop has ended: whatever was still at work is lost."""

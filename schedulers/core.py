@@ -156,14 +156,23 @@ class SweepCore:
 
     def overdue(self, held: Mapping[str, Holding]) -> list[str]:
         """The keys of processes whose grant has only its grace left: they must be killed now."""
-        grants, reserve = self.state.ledger.grants, self.rules.grace_seconds * self.rules.devices
+        return self._within(held, self.rules.grace_seconds)
+
+    def expiring(self, held: Mapping[str, Holding]) -> set[str]:
+        """The trials that train and have just the time to save left in their grant, as their start took too long."""
+        keys = self._within(held, self.rules.grace_seconds + self._sizes.saving)
+        return {held[key].trial for key in keys if held[key].phase == "train"}
+
+    def _within(self, held: Mapping[str, Holding], wall_seconds: float) -> list[str]:
+        """The keys of processes whose grant has no more than this left."""
+        grants, least = self.state.ledger.grants, wall_seconds * self.rules.devices
         unposted: dict[str, float] = {}
         for (grant, _, _), amount in self._pending.items():
             unposted[grant] = unposted.get(grant, 0.0) + amount
         return [
             key
             for key, holding in held.items()
-            if holding.grant not in grants or grants[holding.grant].left - unposted.get(holding.grant, 0.0) <= reserve
+            if holding.grant not in grants or grants[holding.grant].left - unposted.get(holding.grant, 0.0) <= least
         ]
 
     # Decisions

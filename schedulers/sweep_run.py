@@ -275,22 +275,23 @@ class SweepRun:
 
     def _usher_out(self, raw: TuneController) -> None:
         """Have trials save and stop that must leave; those that have not begun are called off if the sweep stops."""
-        draining = self._nodes.draining()
+        draining, expiring = self._nodes.draining(), set[str]()
         if self._terms.slice_key is not None:
             self._messengers.send_to(self._nodes.addresses())
-        if not draining and not self._interruption.wanted:
+            expiring = self.core.expiring(self._held) & self._active - self._leaving
+        if not draining and not expiring and not self._interruption.wanted:
             return
-        places = self._asker.ask(lambda: self._watch.places()) or {}
+        wanted, places = bool(self._interruption.wanted), self._asker.ask(self._watch.places) or {}
         for trial in list(raw.get_trials()):
             name = trial.trial_id
             if name not in self._active or name in self._leaving:
                 continue
             place = places.get(name)
-            if trial.status == Trial.PENDING and self._interruption.wanted:
+            if trial.status == Trial.PENDING and wanted:
                 self.came_to_rest(name, "paused", "interrupted")
                 raw.stop_trial(trial)
                 self._watch.kill(raw, [key for key, held in self._held.items() if held.trial == name])
-            elif trial.status == Trial.RUNNING and place and (self._interruption.wanted or place.node in draining):
+            elif trial.status == Trial.RUNNING and place and (wanted or name in expiring or place.node in draining):
                 self._leaving.add(name)
                 if self._terms.slice_key is not None:
                     self._messengers.ask_to_stop(place)

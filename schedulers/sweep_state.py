@@ -190,6 +190,8 @@ class SweepState:
                 lost = LostCheckpoint(record["path"], self.runs, back, seconds, record["why"])
                 search.lost_checkpoints = [*search.lost_checkpoints, lost]
                 search.epochs, search.why = record["epochs"], record["why"]
+                # What it failed of is known now; it may fail as often again with the one before.
+                search.failures = 0
             case "state" if search is not None:
                 search.state, search.why = record["state"], record["why"]
             case "failure" if search is not None:

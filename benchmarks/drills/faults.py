@@ -17,7 +17,10 @@ from benchmarks.drills.stage import DrillFailed, Stage, signalled
 from benchmarks.drills.watching import trial_processes
 
 SCRIPTS = ("foreign", "told")
-ALL = ("foreign", "told", "nasib")
+TRAINABLES = (*SCRIPTS, "nasib")
+
+RESUMED = (40.0, 56.0)
+"""CPU-seconds of a sweep whose driver dies: what is charged cautiously, and another boot, must leave something."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Fault:
     """
 
     play: Callable[[Stage], None]
-    trainables: tuple[str, ...] = ALL
+    trainables: tuple[str, ...] = TRAINABLES
     own: tuple[bool, ...] = (True, False)
     nodes: bool = False
     budget: tuple[float, float] = (20.0, 36.0)
@@ -313,19 +316,19 @@ FAULTS: Mapping[str, Fault] = {
     "crash-loop": Fault(_crash_loop, SCRIPTS, excused=True),
     "worker-killed": Fault(_worker(signal.SIGKILL)),
     "worker-terminated": Fault(_worker(signal.SIGTERM), ("told", "nasib")),
-    "driver-killed": Fault(_driver(signal.SIGKILL)),
-    "driver-interrupted": Fault(_driver(signal.SIGINT)),
-    "driver-terminated": Fault(_driver(signal.SIGTERM)),
-    "raylet-killed": Fault(_ray_process("raylet"), own=(True,)),
-    "gcs-killed": Fault(_ray_process("gcs_server"), own=(True,)),
+    "driver-killed": Fault(_driver(signal.SIGKILL), budget=RESUMED),
+    "driver-interrupted": Fault(_driver(signal.SIGINT), budget=RESUMED),
+    "driver-terminated": Fault(_driver(signal.SIGTERM), budget=RESUMED),
+    "raylet-killed": Fault(_ray_process("raylet"), own=(True,), budget=RESUMED),
+    "gcs-killed": Fault(_ray_process("gcs_server"), own=(True,), budget=RESUMED),
     "node-removed": Fault(_node(drained=False), own=(False,), nodes=True),
     "node-drained": Fault(_node(drained=True), own=(False,), nodes=True),
-    "no-node-left": Fault(_no_node_left, own=(False,), nodes=True),
+    "no-node-left": Fault(_no_node_left, own=(False,), nodes=True, budget=RESUMED),
     "disk-full": Fault(_disk_full),
     "storage-away": Fault(_storage_away),
-    "checkpoint-damaged": Fault(_damaged),
-    "elsewhere": Fault(_elsewhere, nodes=True),
-    "two-resumes": Fault(_two_resumes),
+    "checkpoint-damaged": Fault(_damaged, budget=RESUMED),
+    "elsewhere": Fault(_elsewhere, nodes=True, budget=RESUMED),
+    "two-resumes": Fault(_two_resumes, budget=RESUMED),
     "deadline": Fault(_deadline, SCRIPTS, budget=(40.0, 50.0)),
     "few-seconds": Fault(_few_seconds, SCRIPTS, budget=(1.0, 8.0)),
 }

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -67,10 +68,11 @@ class Outcome:
         return (self.spent - self.cautious) / seen - 1 if seen else 0.0
 
 
-def scene_of(fault: str, seed: int) -> Scene:
-    """What a drill is played with, by its seed."""
+def scene_of(fault: str, seed: int, trainables: Sequence[str]) -> Scene:
+    """What a drill is played with, by its seed, with one of these Trainables if the fault allows."""
     random, known = Random(f"{fault} {seed}"), FAULTS[fault]
-    trainable, own = random.choice(known.trainables), random.choice(known.own)
+    fitting = [name for name in known.trainables if name in trainables] or known.trainables
+    trainable, own = random.choice(fitting), random.choice(known.own)
     least, most = known.budget
     # PyTorch takes seconds to import wherever workers are not kept waiting, and a second a search to be built.
     factor = {"nasib": 2.5 if own else 4.0}.get(trainable, 1.0)
