@@ -2,7 +2,7 @@
 
 Started as a process of its own, so that it shares nothing with the meter that it checks. Prints one JSON object when
 its standard input is closed: ``held_device_seconds``, ``polls``, ``longest_gap_seconds``. With ``--series FILE`` it
-also writes there, at every change, unix seconds and the devices held from then on.
+also writes there, at every poll, unix seconds and the devices held then.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ def watch(resource: str, series: TextIO | None) -> dict[str, float]:
         ended = bool(select.select([sys.stdin], [], [], POLL_SECONDS)[0])
         after, now = time.monotonic(), held_now(resource)
         total += (held + now) / 2 * (after - before)
-        if series is not None and now != held:
-            # A change came between two polls.
-            print(time.time() - (after - before) / 2, now, file=series)
+        if series is not None:
+            print(time.time(), now, file=series)
         longest, polls = max(longest, after - before), polls + 1
         before, held = after, now
         if ended:

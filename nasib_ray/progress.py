@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from nasib_ray.results import Sweep
-from nasib_ray.status import SweepStatus, sweep_status
+from nasib_ray.status import LostCheckpointStatus, SweepStatus, lost_status, sweep_status
 from nasib_ray.tables import (
     LABEL_WIDTH,
     STATE_STYLES,
@@ -66,7 +66,7 @@ class Progress:
         self._began = self._clock.monotonic()
         self._shown: float | None = None
         self._spent: deque[tuple[float, float]] = deque()
-        self._known: dict[str, tuple[str, int]] | None = None
+        self._known: dict[str, tuple[str, int, int]] | None = None
         self._leader: str | None = None
 
     def start(self) -> None:
@@ -150,21 +150,27 @@ class Progress:
         return f"about {_clock_text(seconds / rate)} to go" if rate > 0 else ""
 
     def _tell_events(self, state: SweepState) -> None:
-        known, self._known = self._known, {name: (it.state, it.failures) for name, it in state.searches.items()}
+        known = self._known
+        self._known = {name: (it.state, it.failures, len(it.lost_checkpoints)) for name, it in state.searches.items()}
         leader, self._leader = self._leader, state.incumbent.id if state.incumbent else None
         if known is None:
-            if state.runs > 1:  # What a resumed sweep did before is no news.
-                return
             known = {}
+            if state.runs > 1:  # What a resumed sweep did before is no news.
+                leader = self._leader
+                for name, it in state.searches.items():
+                    known[name] = it.state, it.failures, sum(lost.run < state.runs for lost in it.lost_checkpoints)
         for name, search in state.searches.items():
             before = known.get(name)
-            if before != (search.state, search.failures) and (told := self._news(search, before, state)):
+            for lost in search.lost_checkpoints[before[2] if before else 0 :]:
+                text = lost_text(lost_status(lost), state.settings.get("device"))
+                self._line(f"trial {name} goes back to {count(search.epochs, 'epoch')}: {text}")
+            if (before or ())[:2] != (search.state, search.failures) and (told := self._news(search, before, state)):
                 self._line(told)
         if self._leader not in (None, leader) and self._live is None:
             best = incumbent_value(sweep_status(state, alive=True), self._signs)
             self._line(f"new incumbent: trial {self._leader}, {state.settings.get('metric')} {best}")
 
-    def _news(self, search: SearchRecord, before: tuple[str, int] | None, state: SweepState) -> str:
+    def _news(self, search: SearchRecord, before: tuple[str, int, int] | None, state: SweepState) -> str:
         """What is to be told of a trial that has changed; on a terminal only what the table does not show."""
         epochs = count(search.epochs, "epoch")
         if search.state == "failed":
@@ -218,6 +224,9 @@ def _report(console: Console, status: SweepStatus, path: str) -> None:
         console.print(trials_table(status, signs, console.width, _BEST_REPORTED))
         for trial in [trial for trial in status["trials"] if trial["error"]][:_ERRORS_REPORTED]:
             console.print(Text(f"trial {trial['id']} failed: {trial['error']}", "red"))
+        for trial in status["trials"]:
+            for lost in trial["lost_checkpoints"]:
+                console.print(Text(f"trial {trial['id']}: {lost_text(lost, status['device'])}", "yellow"))
         console.print()
     if status["incumbent"]:
         console.print(incumbent_facts(status, signs, whole=True))
@@ -235,6 +244,13 @@ def _report(console: Console, status: SweepStatus, path: str) -> None:
             _tell(console, "next", f"nasib-ray resume {place}")
         case _:
             _tell(console, "next", f"nasib-ray results {place} --csv reports.csv")
+
+
+def lost_text(lost: LostCheckpointStatus, device: str | None) -> str:
+    """What a damaged checkpoint has cost."""
+    epochs = count(lost["epochs"], "epoch") if lost["epochs"] else "part of an epoch"
+    seconds = f"{lost['device_seconds']:,.1f} {device or 'device'}-seconds"
+    return f"its newest checkpoint was damaged, {epochs} and {seconds} are lost ({lost['why']})"
 
 
 def _tell(console: Console, label: str, text: str, style: str = "") -> None:

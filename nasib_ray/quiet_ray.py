@@ -31,15 +31,20 @@ _QUIET = {
 
 @contextmanager
 def quiet_tune() -> Iterator[None]:
-    """Keep Tune's tables, warnings and tracebacks off the screen; errors of its own still show."""
-    tune = logging.getLogger("ray")
-    level = tune.level
-    tune.setLevel(logging.ERROR)
+    """Keep Tune's tables, warnings and tracebacks off the screen; errors of its own still show.
+
+    Not that trials did not complete, which Tune says of every one that failed: the sweep tells that, and why.
+    """
+    loggers = {logging.getLogger("ray"): logging.ERROR, logging.getLogger("ray.tune.tune"): logging.CRITICAL}
+    levels = {chatty: chatty.level for chatty in loggers}
+    for chatty, level in loggers.items():
+        chatty.setLevel(level)
     try:
         with _environment(_QUIET), no_raylet_messages():
             yield
     finally:
-        tune.setLevel(level)
+        for chatty, level in levels.items():
+            chatty.setLevel(level)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,28 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Literal, TypedDict
 
-from schedulers.sweep_state import SearchRecord, SearchStatus, SweepState
+from schedulers.sweep_state import LostCheckpoint, SearchRecord, SearchStatus, SweepState
 
 SweepPhase = Literal["running", "interrupted", "finished", "failed"]
 
 # "lambda" is no identifier, so that a class cannot have it as an attribute.
 _Lambda = TypedDict("_Lambda", {"lambda": float | None})
+
+
+class LostCheckpointStatus(TypedDict):
+    """A checkpoint that was found damaged; its search went back to the one before, or to its beginning.
+
+    Attributes:
+        path: Its folder, relative to the sweep's.
+        epochs: Whole epochs that the search went back.
+        device_seconds: What they had held, charged as lost since.
+        why: What is wrong with it.
+    """
+
+    path: str
+    epochs: int
+    device_seconds: float
+    why: str
 
 
 class TrialStatus(_Lambda):
@@ -35,6 +51,7 @@ class TrialStatus(_Lambda):
         best_value: Its best one.
         spent_device_seconds: Device-time held so far.
         error: Why it failed.
+        lost_checkpoints: Those that were found damaged, the newest last.
         config: Its whole configuration.
     """
 
@@ -53,6 +70,7 @@ class TrialStatus(_Lambda):
     best_value: float | None
     spent_device_seconds: float
     error: str | None
+    lost_checkpoints: list[LostCheckpointStatus]
     config: dict[str, Any]
 
 
@@ -185,8 +203,14 @@ def trial_status(state: SweepState, search: SearchRecord) -> TrialStatus:
         "best_value": search.best_value,
         "spent_device_seconds": sum(state.ledger.spent_by_trial.get(search.id, {}).values()),
         "error": search.why if search.state == "failed" else None,
+        "lost_checkpoints": [lost_status(lost) for lost in search.lost_checkpoints],
         "config": search.config,
     }
+
+
+def lost_status(lost: LostCheckpoint) -> LostCheckpointStatus:
+    """Describe a damaged checkpoint."""
+    return {"path": lost.path, "epochs": lost.epochs, "device_seconds": lost.device_seconds, "why": lost.why}
 
 
 def incumbent_status(state: SweepState) -> IncumbentStatus | None:

@@ -7,6 +7,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +18,7 @@ from ray.tune import Callback, RunConfig, TuneConfig, Tuner, with_resources
 from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
-from nasib_ray.results import Sweep, load_sweep, sweep_exists
+from nasib_ray.results import JOURNAL, Sweep, load_sweep, sweep_exists
 from nasib_ray.searcher import StudySearcher, first_trial
 from nasib_ray.study_log import StudyLog
 from nasib_ray.version import __version__
@@ -25,6 +26,8 @@ from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget import format_device_seconds
 from schedulers.budget_scheduler import BudgetScheduler
+from schedulers.lease import read_lease
+from schedulers.sweep_run import ClusterLostError
 from schedulers.sweep_state import SweepState
 from trainables.data_place import check_place
 from trainables.settings import TrialSettings
@@ -131,7 +134,9 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         if watcher is not None:
             run_config.callbacks.append(_Watch(tune_config.scheduler, watcher.update))
         trainable = with_resources(NasibTrainable, {name.lower(): amount for name, amount in needs.items()})
-        Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
+        # What happened is in the journal, as after every other end.
+        with suppress(ClusterLostError):
+            Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
     return load_sweep(place.path)
 
 
@@ -142,11 +147,15 @@ def check_same(config: SweepConfig, place: Place) -> Sweep | None:
         The sweep as it stands; None if there is none.
 
     Raises:
-        ValueError: If it holds another one, or had a larger budget; names what differs.
+        ValueError: If it holds another one, or had a larger budget (names what differs), or is being run.
     """
     if not sweep_exists(place.path):
         return None
     sweep = load_sweep(place.path)
+    lease = read_lease(sweep.filesystem, f"{sweep.folder}/{JOURNAL}")
+    if lease is not None and lease.is_held():
+        # A driver elsewhere can only be watched, which is done when the journal is opened.
+        raise ValueError(f"process {lease.pid} on this host is running {place.path}: stop it first, or let it end")
     known = sweep.state.settings.get("config")
     if known is None:
         return sweep

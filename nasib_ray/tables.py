@@ -23,6 +23,7 @@ STATE_STYLES = {"running": "green", "paused": "", "finished": "cyan", "failed": 
 
 _WIDE = 100
 _LONGEST_METRIC = 10
+_NOTHING = 1e-3
 _GAP = (0, 1, 0, 0)
 _ASCII_HEAD = box.Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 _UNITS = (("day", "d", 86_400), ("hour", "h", 3_600), ("minute", "min", 60), ("second", "s", 1))
@@ -148,7 +149,8 @@ def incumbent_facts(status: SweepStatus, signs: Signs, whole: bool) -> Table:
 def account_table(status: SweepStatus, signs: Signs) -> Table:
     """The budget's account: what was held by kind, what is granted, what is left."""
     budget, granted = status["budget_device_seconds"], status["granted_device_seconds"]
-    kinds = [(kind, amount, _KINDS[kind]) for kind, amount in status["spent_by_kind"].items() if amount]
+    # What is left of a kind by rounding is nothing.
+    kinds = [(kind, held, _KINDS[kind]) for kind, held in status["spent_by_kind"].items() if abs(held) > _NOTHING]
     sums = [("spent", status["spent_device_seconds"], "")]
     sums += [("granted", granted, "promised to running trials")] if granted else []
     sums += [("left", status["left_device_seconds"], "")]

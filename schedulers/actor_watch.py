@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+from schedulers.clock import Clock
 from schedulers.meter import Holding, Phase
-from schedulers.tune_internals import ActorPlace, LiveActor, kill, live_actors, place_of
+from schedulers.tune_internals import ActorPlace, LiveActor, bury, kill, live_actors, place_of
+
+_LEAVING_SECONDS = 0.25
+"""So long after Tune has given a process's devices back Ray has taken its placement group away: 0.2 s, with no load."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,18 @@ class ActorWatch:
     Args:
         device: The budgeted device by Ray's name, ``CPU`` or ``GPU``.
         grant_of: The grant that a trial holds now, by the trial's id.
+        clock: Tells when a process that Tune does not know any more is gone.
     """
 
-    def __init__(self, device: str, grant_of: Callable[[str], str | None]) -> None:
+    def __init__(self, device: str, grant_of: Callable[[str], str | None], clock: Clock) -> None:
         self._device = device
         self._grant_of = grant_of
+        self._clock = clock
         self._owners: dict[Any, _Owner] = {}
         self._live: dict[str, LiveActor] = {}
         self._killed: set[Any] = set()
+        self._held: dict[str, Holding] = {}
+        self._leaving: dict[str, tuple[Holding, float]] = {}
 
     def look(self, controller: TuneController) -> tuple[dict[str, Holding], list[str]]:
         """Take a look at the processes.
@@ -43,9 +51,8 @@ class ActorWatch:
             What each live process holds, by a key of its own, idle ones first in order of use; and the grants on
             which no process runs any more.
         """
-        before = {owner.grant for owner in self._owners.values()}
-        self._live = {}
-        held: dict[str, Holding] = {}
+        now, seen, before = self._clock.monotonic(), self._live, self._held
+        self._live, held = {}, dict[str, Holding]()
         for actor in live_actors(controller):
             key = str(actor.key.actor_id)
             if actor.trial is not None:
@@ -59,7 +66,18 @@ class ActorWatch:
             self._live[key] = actor
             held[key] = Holding(owner.trial, owner.grant, actor.resources.get(self._device, 0.0), _phase(actor))
         self._owners = {key: self._owners[key] for key in self._live}
-        return held, sorted(before - {holding.grant for holding in held.values()})
+        for key in seen.keys() - self._live.keys():
+            bury(seen[key])
+            self._leaving[key] = replace(before[key], phase="setup"), now + _LEAVING_SECONDS
+        self._leaving = {key: leaving for key, leaving in self._leaving.items() if now < leaving[1]}
+        self._held = {**held, **{key: holding for key, (holding, _) in self._leaving.items()}}
+        grants = [{holding.grant for holding in every.values()} for every in (before, self._held)]
+        return self._held, sorted(grants[0] - grants[1])
+
+    @property
+    def leaving(self) -> bool:
+        """Whether there are processes that Tune does not know any more, and that are not gone yet."""
+        return bool(self._leaving)
 
     def idle_grants(self, held: dict[str, Holding]) -> list[str]:
         """The grants of idle processes, the one that Tune uses next first."""
@@ -74,10 +92,10 @@ class ActorWatch:
         """The trials of the processes that are not idle, one name for each."""
         return [held[key].trial for key, actor in self._live.items() if not actor.idle]
 
-    def places(self, controller: TuneController) -> dict[str, ActorPlace]:
+    def places(self) -> dict[str, ActorPlace]:
         """Where the processes of the trials that are at work are, by trial; those whose place Ray knows."""
         working = {self._owners[key].trial: actor for key, actor in self._live.items() if not actor.idle}
-        places = {name: place_of(controller, actor) for name, actor in working.items()}
+        places = {name: place_of(actor) for name, actor in working.items()}
         return {name: place for name, place in places.items() if place is not None}
 
     def superfluous(self) -> list[str]:
@@ -90,7 +108,7 @@ class ActorWatch:
         """Kill processes that are not being killed yet; returns the trials that they worked for."""
         killed = []
         for key in keys:
-            if key not in self._killed:
+            if key in self._live and key not in self._killed:
                 self._killed.add(key)
                 kill(controller, self._live[key])
                 killed.append(self._owners[key].trial)

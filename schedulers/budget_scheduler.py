@@ -26,7 +26,15 @@ from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.terms import Terms
 from schedulers.trial_source import TrialSource, saves_checkpoints
-from schedulers.tune_internals import cluster_is_own, error_of, forget_reset, has_raised, reuse_actors, unwrapped
+from schedulers.tune_internals import (
+    cluster_is_own,
+    dismiss_trials,
+    error_of,
+    forget_reset,
+    has_raised,
+    reuse_actors,
+    unwrapped,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -208,10 +216,13 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
         """The paused trial that the allocator wants to go on, its grant booked; called by Tune at every step."""
+        raw = unwrapped(controller)
         if self.ended:
+            # The end may have come before Tune's loop began.
+            dismiss_trials(raw)
             return None
         run = self._running
-        raw = run.controller = unwrapped(controller)
+        run.controller = raw
         raw.update_max_pending_trials(run.slots() + 1)
         if self._reusable:
             reuse_actors(raw)
@@ -251,12 +262,17 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         return True
 
     def _drop_checkpoint(self, trial: Trial, search: SearchRecord, why: str) -> None:
-        before = search.epochs
         self._running.core.drop_checkpoint(search.id, why)
-        lost = before - search.epochs
-        logger.warning("trial %s: %s; %d epochs are lost, it is at %d", search.id, why, lost, search.epochs)
+        lost = search.lost_checkpoints[-1]
+        told = (search.id, why, lost.epochs, lost.device_seconds, search.epochs)
+        logger.warning("trial %s: %s; %d epochs and %.1f device-seconds are lost, it is at epoch %d", *told)
         assert self._source is not None, "a sweep runs without its TrialSource"
         self._source.give_checkpoints(trial, search)
+        self._forgive(trial)
+
+    def _forgive(self, trial: Trial) -> None:
+        """Count the failures of a trial anew."""
+        trial.max_failures = trial.num_failures + FAILURES_IN_A_ROW - 1
 
     # What Tune tells
 
@@ -335,7 +351,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._verified.add(path)
         iteration = self._reported.get(trial.trial_id) or trial.last_result.get("training_iteration", 0)
         self._running.core.checkpointed(trial.trial_id, path, iteration)
-        trial.max_failures = trial.num_failures + FAILURES_IN_A_ROW - 1
+        self._forgive(trial)
 
     def leave(self) -> None:
         """Nothing is left to do, or Tune's loop has ended: whatever was still at work is lost."""

@@ -134,13 +134,17 @@ class SweepCore:
                 self._trained[trial] = self._trained.get(trial, 0.0) + amount
         for holding in held.values():
             if holding.phase == "train" and holding.grant in self._starting:
-                booked, reused = self._starting.pop(holding.grant)
-                longest = self.state.reset_seconds if reused else self.state.boot_seconds
-                if now - booked > (longest or 0.0):
-                    self.append("timing", **{"reset_seconds" if reused else "boot_seconds": now - booked})
+                self._note_start(holding.grant)
         if now - self._posted >= FLUSH_SECONDS:
             self.post()
             self.flush()
+
+    def _note_start(self, grant: str) -> None:
+        """Learn from how long a process took to be ready, or took in vain."""
+        booked, reused = self._starting.pop(grant)
+        longest = self.state.reset_seconds if reused else self.state.boot_seconds
+        if (taken := self._clock.monotonic() - booked) > (longest or 0.0):
+            self.append("timing", **{"reset_seconds" if reused else "boot_seconds": taken})
 
     def post(self) -> None:
         """Enter what the meter read into the accounts."""
@@ -152,14 +156,23 @@ class SweepCore:
 
     def overdue(self, held: Mapping[str, Holding]) -> list[str]:
         """The keys of processes whose grant has only its grace left: they must be killed now."""
-        grants, reserve = self.state.ledger.grants, self.rules.grace_seconds * self.rules.devices
+        return self._within(held, self.rules.grace_seconds)
+
+    def expiring(self, held: Mapping[str, Holding]) -> set[str]:
+        """The trials that train and have just the time to save left in their grant, as their start took too long."""
+        keys = self._within(held, self.rules.grace_seconds + self._sizes.saving)
+        return {held[key].trial for key in keys if held[key].phase == "train"}
+
+    def _within(self, held: Mapping[str, Holding], wall_seconds: float) -> list[str]:
+        """The keys of processes whose grant has no more than this left."""
+        grants, least = self.state.ledger.grants, wall_seconds * self.rules.devices
         unposted: dict[str, float] = {}
         for (grant, _, _), amount in self._pending.items():
             unposted[grant] = unposted.get(grant, 0.0) + amount
         return [
             key
             for key, holding in held.items()
-            if holding.grant not in grants or grants[holding.grant].left - unposted.get(holding.grant, 0.0) <= reserve
+            if holding.grant not in grants or grants[holding.grant].left - unposted.get(holding.grant, 0.0) <= least
         ]
 
     # Decisions
@@ -343,6 +356,8 @@ class SweepCore:
         since = self._saving.pop(name, None)
         search = self.state.searches[name]
         self.append("checkpoint", trial=name, path=path, epochs=search.epochs, iteration=iteration)
+        # To disk with the next tick: Tune has deleted the checkpoint that was known as the oldest.
+        self._posted = -math.inf
         if since is not None and self._clock.monotonic() - since > (self.state.save_seconds or 0.0):
             self.append("timing", save_seconds=self._clock.monotonic() - since)
 
@@ -357,7 +372,11 @@ class SweepCore:
         self.post()
         self._trained.pop(name, None)
         self._saving.pop(name, None)
-        self._losses.of_dead_trial(self.state.searches[name], why, blameless)
+        search = self.state.searches[name]
+        if self.state.boot_seconds is not None and search.grant in self._starting:
+            # Killed while it booted, perhaps for want of time: the next one is given more.
+            self._note_start(search.grant)
+        self._losses.of_dead_trial(search, why, blameless)
 
     def drop_checkpoint(self, name: str, why: str) -> None:
         """Enter that a search's newest checkpoint cannot be loaded: it goes back to the one before, or to nothing."""

@@ -27,6 +27,13 @@ class GrantSizes:
         self._rules = rules
         self._state = state
 
+    @property
+    def saving(self) -> float:
+        """Wall seconds that a checkpoint may take."""
+        # Generous, as a process is killed when it takes longer, and what is not used comes back.
+        longest = self._state.save_seconds
+        return self._rules.save_seconds if longest is None else longest * 2 + 0.5
+
     def overhead(self, free: float, reuse: bool) -> float:
         """Wall seconds of a grant besides its epochs; while only guessed, no more than half of what is free.
 
@@ -39,11 +46,9 @@ class GrantSizes:
         if state.boot_seconds is not None:
             # The first processes may have been warm, a later one is not.
             boot = max(_COLD_BOOT_SECONDS, state.boot_seconds * 1.5 + 1.0)
-        # Generous, as a process is killed when it takes longer, and what is not used comes back.
-        save = rules.save_seconds if state.save_seconds is None else state.save_seconds * 2 + 0.5
         reset = rules.reset_seconds if state.reset_seconds is None else state.reset_seconds * 2 + 0.5
         start = reset if reuse else boot
-        whole = start + save + rules.grace_seconds + _JITTER_SECONDS
+        whole = start + self.saving + rules.grace_seconds + _JITTER_SECONDS
         return whole if state.boot_seconds is not None else min(whole, rules.grace_seconds + free / rules.devices / 2)
 
     def size(
@@ -70,9 +75,9 @@ class GrantSizes:
             amount = min(view.free, max(view.free * share, least), first * 2**search.failures)
             return amount, max(0.0, amount / view.devices - self.overhead(amount, reuse) + _JITTER_SECONDS)
         expected = max(piece.epochs * epoch, search.slowest_seconds)
-        least, roomy = (
-            view.devices * (view.overhead_seconds + expected * margin) for margin in (SLICE_MARGIN, _ROOMY_MARGIN)
-        )
+        # One that was killed for its time would else be killed again at the same place.
+        margins = SLICE_MARGIN, _ROOMY_MARGIN * 2**search.failures
+        least, roomy = (view.devices * (view.overhead_seconds + expected * margin) for margin in margins)
         # Room only where the other slots find as much, or they would stand idle.
         amount = min(view.free, max(least, min(roomy, view.free / view.slots)))
         return amount, amount / view.devices - view.overhead_seconds + _JITTER_SECONDS

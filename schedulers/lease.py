@@ -84,6 +84,10 @@ class Lease:
         """Whether the lease may be taken at once: released, or its holder is a dead process of this host and boot."""
         return self.released or (self._is_here() and not is_running(self.pid, self.started_ticks))
 
+    def is_held(self) -> bool:
+        """Whether the holder is certainly at work: its process runs on this host."""
+        return not self.released and self._is_here() and is_running(self.pid, self.started_ticks)
+
     def _is_here(self) -> bool:
         return self.boot_id != "" and (self.host, self.boot_id) == (socket.gethostname(), boot_id())
 

@@ -52,7 +52,11 @@ class Losses:
     def of_checkpoint(self, search: SearchRecord, why: str) -> None:
         """A search's newest checkpoint is damaged: it goes back to the one before, or to nothing."""
         *kept, lost = search.checkpoints
-        self._append("checkpoint-lost", trial=search.id, path=lost.path, epochs=kept[-1].epochs if kept else 0, why=why)
+        ledger = self._state.ledger
+        accounts = ledger.saved.get(search.id, {}).get(lost.path, {}), ledger.unsaved.get(search.id, {})
+        held = sum(amount for kinds in accounts for kind, amount in kinds.items() if kind != "lost")
+        gone = {"path": lost.path, "epochs": kept[-1].epochs if kept else 0, "device_seconds": round(held, 6)}
+        self._append("checkpoint-lost", trial=search.id, why=why, **gone)
         self._relabel_unsaved(search)
 
     def _relabel_unsaved(self, search: SearchRecord) -> None:

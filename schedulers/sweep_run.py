@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+import ray
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
@@ -22,7 +23,16 @@ from schedulers.node_watch import Asker, NodeWatch
 from schedulers.storage_watch import StorageWatch, says_disk_full
 from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
-from schedulers.tune_internals import ActorPlace, drop_idle, error_of, pump
+from schedulers.tune_internals import (
+    ActorPlace,
+    cluster_is_own,
+    dismiss_trials,
+    drop_idle,
+    error_of,
+    forget_actors,
+    kill_own_ray,
+    pump,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +91,7 @@ class SweepRun:
         self._nodes = NodeWatch(clock)
         self._messengers = Messengers()
         self._asker = Asker[dict[str, ActorPlace]]()
-        self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant)
+        self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant, clock)
         self._held: dict[str, Holding] = {}
         self._active: set[str] = set()
         self._pausing: set[str] = set()
@@ -182,7 +192,7 @@ class SweepRun:
         if raw is None or self.ended:
             return
         if why := self._nodes.lost(stopping=bool(self._interruption.wanted)):
-            self._lose_cluster(why)
+            self._lose_cluster(raw, why)
         self._held, closed = self._watch.look(raw)
         try:
             self.core.tick(self._held)
@@ -196,8 +206,9 @@ class SweepRun:
             raise
         self._watch.kill(raw, self._watch.superfluous())
         for name in self._watch.kill(raw, self.core.overdue(self._held)):
-            logger.warning("trial %s was killed: its grant had only its grace left", name)
-        for grant in closed:
+            if name in self._active:
+                logger.warning("trial %s was killed: its grant had only its grace left", name)
+        for grant in [*closed, *self._abandoned_grants()]:
             self.core.close(grant)
         if self._pausing:
             for trial in raw.get_trials():
@@ -206,20 +217,30 @@ class SweepRun:
         self._mind_deadline(raw)
         self._usher_out(raw)
 
-    def _lose_cluster(self, why: str) -> None:
-        """Ray has died: leave open grants open, as what they hold is not seen any more, and end this run.
+    def _abandoned_grants(self) -> list[str]:
+        """Grants of trials at rest that no process holds: theirs died before anybody had seen it."""
+        held = {holding.grant for holding in self._held.values()}
+        grants = self.core.state.ledger.grants
+        return [name for name, grant in grants.items() if name not in held and grant.trial not in self._active]
+
+    def _lose_cluster(self, raw: TuneController, why: str) -> None:
+        """Ray has died: end what is left of it, and this run; open grants stay open, as what they hold is not seen.
 
         Raises:
             ClusterLostError: Always.
         """
-        self.ended = True
+        self.ended, own = True, cluster_is_own()
+        forget_actors(raw)
+        kill_own_ray()
         logger.error("%s: all that was saved is kept, and the sweep can be resumed", why)
         try:
             self.core.forsake(why)
             self._journal.close()
         except JournalWriteError as error:
             logger.error("%s", error)
-        # Tune's loop and Ray may take a minute to come to their end.
+        if own:
+            # Whatever asks it from now on would wait for a minute, also when Python ends.
+            ray.shutdown()
         raise ClusterLostError(f"{why}: resume the sweep")
 
     def _mind_deadline(self, raw: TuneController) -> None:
@@ -254,22 +275,23 @@ class SweepRun:
 
     def _usher_out(self, raw: TuneController) -> None:
         """Have trials save and stop that must leave; those that have not begun are called off if the sweep stops."""
-        draining = self._nodes.draining()
+        draining, expiring = self._nodes.draining(), set[str]()
         if self._terms.slice_key is not None:
             self._messengers.send_to(self._nodes.addresses())
-        if not draining and not self._interruption.wanted:
+            expiring = self.core.expiring(self._held) & self._active - self._leaving
+        if not draining and not expiring and not self._interruption.wanted:
             return
-        places = self._asker.ask(lambda: self._watch.places(raw)) or {}
+        wanted, places = bool(self._interruption.wanted), self._asker.ask(self._watch.places) or {}
         for trial in list(raw.get_trials()):
             name = trial.trial_id
             if name not in self._active or name in self._leaving:
                 continue
             place = places.get(name)
-            if trial.status == Trial.PENDING and self._interruption.wanted:
+            if trial.status == Trial.PENDING and wanted:
                 self.came_to_rest(name, "paused", "interrupted")
                 raw.stop_trial(trial)
                 self._watch.kill(raw, [key for key, held in self._held.items() if held.trial == name])
-            elif trial.status == Trial.RUNNING and place and (self._interruption.wanted or place.node in draining):
+            elif trial.status == Trial.RUNNING and place and (wanted or name in expiring or place.node in draining):
                 self._leaving.add(name)
                 if self._terms.slice_key is not None:
                     self._messengers.ask_to_stop(place)
@@ -281,12 +303,11 @@ class SweepRun:
 
     def _rest(self) -> None:
         """Nothing to start: stop processes that idle for long, and end the sweep when nothing is at work."""
-        if self.controller is not None and self.busy() and not self._active:
+        if self.controller is not None and not self._active and (self.busy() or self._watch.leaving):
             # Only processes on their way out; while Tune waits for a new trial it does not attend to them. What they
             # leave of their grants may buy another slice.
-            while self.busy():
-                pump(self.controller, 0.05)
-                self.tick()
+            while self.busy() or self._watch.leaving:
+                self._attend(self.controller)
         elif self.busy():
             if self.controller is None or not self._watch.idle_grants(self._held):
                 self._idle_since = None
@@ -310,22 +331,25 @@ class SweepRun:
         else:
             self.end()
 
+    def _attend(self, raw: TuneController) -> None:
+        """Let processes come to their end."""
+        pump(raw, 0.05)
+        # With no process left that Tune knows, there is nothing to wait for above.
+        time.sleep(0.01)
+        self.tick()
+
     def end(self) -> None:
         """Wait until no process holds anything, write the end, let Tune finish."""
         raw = self.controller
         if raw is not None:
             drop_idle(raw)
             while self._held:
-                pump(raw, 0.05)
-                self.tick()
+                self._attend(raw)
         while not self._write_end(self._interruption.wanted) and not self._interruption.wanted:
             time.sleep(_WAITING_SECONDS)
         self.ended = True
         if raw is not None:
-            raw.search_alg.set_finished()
-            for trial in list(raw.get_trials()):
-                if trial.status in (Trial.PAUSED, Trial.PENDING):
-                    raw.stop_trial(trial)
+            dismiss_trials(raw)
 
     def abandon(self, why: str) -> None:
         """Tune's loop has ended before the sweep did: whatever was at work is lost."""

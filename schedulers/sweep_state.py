@@ -29,6 +29,25 @@ class CheckpointRecord:
     bytes: int = 0
 
 
+@dataclass(frozen=True)
+class LostCheckpoint:
+    """A checkpoint that was found damaged, and what was lost with it.
+
+    Attributes:
+        path: Its folder, relative to the sweep's.
+        run: The run of the sweep that found it, from 1.
+        epochs: Whole epochs that the search went back.
+        device_seconds: What it had held for what is lost, charged as lost since.
+        why: What is wrong with it.
+    """
+
+    path: str
+    run: int
+    epochs: int
+    device_seconds: float
+    why: str
+
+
 @dataclass
 class SearchRecord:
     """One search (one Tune trial) as the journal tells it.
@@ -47,6 +66,7 @@ class SearchRecord:
         latest: The metrics of its last report.
         best_value: The best ranked value so far, and ``best_metrics`` the report that had it.
         checkpoints: Its newest checkpoints, oldest first.
+        lost_checkpoints: Those that were found damaged, oldest first.
         failures: Failures in a row without a new checkpoint.
         grant: The grant that it holds, if any.
         why: Why it is in its state, in words.
@@ -66,6 +86,7 @@ class SearchRecord:
     best_value: float | None = None
     best_metrics: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
+    lost_checkpoints: list[LostCheckpoint] = field(default_factory=list)
     failures: int = 0
     grant: str | None = None
     why: str = ""
@@ -165,7 +186,12 @@ class SweepState:
                 search.failures = 0
             case "checkpoint-lost" if search is not None:
                 search.checkpoints = [kept for kept in search.checkpoints if kept.path != record["path"]]
+                back, seconds = search.epochs - record["epochs"], record.get("device_seconds", 0.0)
+                lost = LostCheckpoint(record["path"], self.runs, back, seconds, record["why"])
+                search.lost_checkpoints = [*search.lost_checkpoints, lost]
                 search.epochs, search.why = record["epochs"], record["why"]
+                # What it failed of is known now; it may fail as often again with the one before.
+                search.failures = 0
             case "state" if search is not None:
                 search.state, search.why = record["state"], record["why"]
             case "failure" if search is not None:
@@ -228,6 +254,8 @@ class SweepState:
         searches = {}
         for name, fields in data["searches"].items():
             checkpoints = [CheckpointRecord(**made) for made in fields["checkpoints"]]
+            lost = [LostCheckpoint(**gone) for gone in fields.get("lost_checkpoints", ())]
             curve = [(int(at), float(value)) for at, value in fields["curve"]]
-            searches[name] = SearchRecord(**{**fields, "checkpoints": checkpoints, "curve": curve})
+            rebuilt = {"checkpoints": checkpoints, "lost_checkpoints": lost, "curve": curve}
+            searches[name] = SearchRecord(**{**fields, **rebuilt})
         return cls(**{**data, "ledger": Ledger.from_json(data["ledger"]), "searches": searches})

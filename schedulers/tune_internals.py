@@ -20,7 +20,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search.variant_generator import parse_spec_vars
 
-_LONGEST_ERROR = 200
+from schedulers.trial_errors import is_exception, told_error
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class LiveActor:
 
     Attributes:
         key: Its identity.
+        handle: Ray's handle of it.
         trial: The Tune trial that it works for; None if it is idle or stopping.
         resources: What it holds, by Ray's resource names.
         idle: Whether it is kept for another trial.
@@ -36,6 +37,7 @@ class LiveActor:
     """
 
     key: Any
+    handle: Any
     trial: Trial | None
     resources: dict[str, float]
     idle: bool
@@ -68,17 +70,27 @@ def live_actors(controller: TuneController) -> Iterator[LiveActor]:
     live = controller._actor_manager._live_actors_to_ray_actors_resources
     for actor in [*idle, *(actor for actor in live if actor not in idle)]:
         if actor in live:
-            held = dict(live[actor][1].resource_request.required_resources)
+            handle, acquired = live[actor]
+            held = dict(acquired.resource_request.required_resources)
             started = actor in controller._started_actors
-            yield LiveActor(actor, controller._actor_to_trial.get(actor), held, actor in idle, started)
+            yield LiveActor(actor, handle, controller._actor_to_trial.get(actor), held, actor in idle, started)
 
 
 def kill(controller: TuneController, actor: LiveActor) -> None:
     """Kill a process at once; Tune then sees it die, and tells the scheduler if it worked for a trial."""
-    ray.kill(controller._actor_manager._live_actors_to_ray_actors_resources[actor.key][0])
+    ray.kill(actor.handle)
     if actor.idle:
         # Nothing waits for an idle actor, so that nobody would notice its death.
         drop_idle(controller)
+
+
+def bury(actor: LiveActor) -> None:
+    """Make sure that a process is gone for which Tune has already given its devices back.
+
+    It was told to stop and has nothing more to do, but while it comes to its end, which may take seconds, it still
+    has memory on the device.
+    """
+    ray.kill(actor.handle)
 
 
 def drop_idle(controller: TuneController, keep: int = 0) -> None:
@@ -91,6 +103,14 @@ def drop_idle(controller: TuneController, keep: int = 0) -> None:
             actor.set_on_stop(None)
             actor.set_on_error(None)
             controller._remove_actor(actor)
+
+
+def dismiss_trials(controller: TuneController) -> None:
+    """Let Tune come to its end: it waits for ever for trials that are paused."""
+    controller.search_alg.set_finished()
+    for trial in list(controller.get_trials()):
+        if trial.status in (Trial.PAUSED, Trial.PENDING):
+            controller.stop_trial(trial)
 
 
 def forget_reset(controller: TuneController, trial: Trial) -> None:
@@ -124,15 +144,33 @@ def dead_ray_process() -> str:
     return ""
 
 
+def kill_own_ray() -> None:
+    """Kill the Ray processes that this driver has started, and with them all of its workers, which hold devices."""
+    node = ray._private.worker._global_node
+    if node is not None:
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+
+
+def forget_actors(controller: TuneController) -> None:
+    """Let Tune come to its end without asking a Ray that has died, which it would wait for."""
+    manager = controller._actor_manager
+    resources = manager._resource_manager
+    # As they do themselves, once everything is given back.
+    resources.__init__(update_interval_s=resources.update_interval_s)
+    manager.__init__(resource_manager=resources)
+    controller._actor_cache.flush_cached_objects(force_all=True)
+    for known in (controller._actor_to_trial, controller._trial_to_actor, controller._stopping_actors):
+        known.clear()
+
+
 def draining_nodes() -> set[str]:
     """The ids of the nodes that Ray was told will go."""
     return set(ray._private.state.state.get_draining_nodes())
 
 
-def place_of(controller: TuneController, actor: LiveActor) -> ActorPlace | None:
+def place_of(actor: LiveActor) -> ActorPlace | None:
     """On which node and in which process an actor runs; None if it does not run yet, or any more."""
-    handle = controller._actor_manager._live_actors_to_ray_actors_resources[actor.key][0]
-    known = ray._private.state.state.actor_table(handle._actor_id.hex())
+    known = ray._private.state.state.actor_table(actor.handle._actor_id.hex())
     if known.get("State") != "ALIVE":
         return None
     return ActorPlace(known["Address"]["NodeID"], known["Address"]["IPAddress"], known["Pid"])
@@ -176,20 +214,19 @@ def plain_environment() -> Iterator[dict[str, str]]:
 
 
 def error_of(trial: Trial) -> str:
-    """The last line of a trial's newest error."""
-    lines = [line.strip() for line in _error_text(trial).splitlines() if line.strip()]
-    last = lines[-1] if lines else "its process died"
-    return last if len(last) <= _LONGEST_ERROR else f"{last[:_LONGEST_ERROR]}..."
+    """A trial's newest error in one line; see :func:`schedulers.trial_errors.told_error`."""
+    return told_error(_error_text(trial))
 
 
 def has_raised(trial: Trial) -> bool:
     """Whether a trial's newest error was raised in its process, which did not die."""
-    return "RayTaskError" in _error_text(trial)
+    return is_exception(_error_text(trial))
 
 
 def _error_text(trial: Trial) -> str:
+    """What Tune has written of a trial's errors, the newest one last."""
     try:
-        with open(trial.error_file or "") as file:
+        with open(trial.error_file or "", encoding="utf-8", errors="replace") as file:
             return file.read()
     except OSError:
         return ""

@@ -10,6 +10,7 @@ from pyarrow import fs
 from schedulers.clock import SimulatedClock
 from schedulers.journal import Journal
 from schedulers.sweep_state import SweepState
+from tests.nasib_ray_tests.command import Command
 
 ARCHITECTURE = ["conv3x5", "sepconv7x2", "identity"]
 
@@ -127,3 +128,18 @@ def driver(make_driver: Callable[[], Driver]) -> Driver:
     made.charge("s_00002", "lost", 2.5)
     made.crash("s_00002", "failed", "ValueError: k is 0.5")
     return made
+
+
+@pytest.fixture
+def nasib_ray(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts `nasib-ray` with these arguments; see :class:`Command`. What still runs behind the test is killed."""
+    started: list[Command] = []
+
+    def start(*arguments: str, **options: Any) -> Command:
+        started.append(Command(tmp_path, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for command in started:
+        if command.process.poll() is None:
+            command.kill()

@@ -269,3 +269,26 @@ def test_only_the_best_trials_and_the_running_ones_are_shown(make_driver: Callab
     table = screen.text().rpartition("trial")[2]
     assert re.findall(r"^s_\d\d", table, re.MULTILINE) == [*(f"s_{index:02}" for index in range(8)), "s_11"]
     assert "and 3 more" in table
+
+
+def test_what_a_damaged_checkpoint_cost_is_told_once_while_it_runs_and_always_at_the_end(
+    make_driver: Callable[[], Any],
+) -> None:
+    driver, screen, end = make_driver(), Screen(200), Screen(200)
+    driver.begin()
+    driver.search("s_0", k=0.1, **{"lambda": 0.01})
+    driver.grant("s_0", 60.0, 4, 8)
+    driver.nasib_epochs("s_0", 0.5, 0.6, 0.7)
+    driver.rest("s_0")
+    gone = {"trial": "s_0", "path": "s_0/checkpoint", "epochs": 1, "device_seconds": 2.25, "why": "it is empty"}
+    told = "its newest checkpoint was damaged, 2 epochs and 2.2 cpu-seconds are lost (it is empty)"
+    driver.write("run", slots=2)
+    # A run that goes on with a sweep finds it before it has shown anything.
+    driver.write("checkpoint-lost", **gone)
+    progress = Progress(screen.console, "digits", driver.clock)
+    progress.update(driver.state, 2)
+    progress.update(driver.state, 2)
+    assert screen.text().count("damaged") == 1
+    assert f"trial s_0 goes back to 1 epoch: {told}" in screen.text()
+    final_report(end.console, driver.state, "here")
+    assert f"trial s_0: {told}" in end.text()

@@ -51,6 +51,7 @@ def test_status_of_trials(driver: Any, sweep_folder: Path) -> None:
         "best_value": 0.9,
         "spent_device_seconds": 7.5,
         "error": None,
+        "lost_checkpoints": [],
         "config": driver.state.searches["s_00000"].config,
     }
     # The part of an epoch that it reported last has no accuracy: the newest one is that of the epoch before.

@@ -5,63 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nasib_ray import load_sweep
-
-ROOT = Path(__file__).parents[2]
-DIGITS = str(ROOT / "examples" / "digits.yaml")
+from tests.nasib_ray_tests.command import DIGITS, Command, reports, wait_for
 
 pytestmark = pytest.mark.ray
-
-
-class Command:
-    """A running `nasib-ray` with its output in a file."""
-
-    def __init__(self, tmp_path: Path, *arguments: str, cwd: Path = ROOT) -> None:
-        self.output = tmp_path / f"output-{time.monotonic_ns()}.txt"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "NASIB_RAY_CACHE": str(tmp_path / "cache")}
-        environment.pop("RAY_ADDRESS", None)
-        with self.output.open("w") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "nasib_ray", *arguments],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                cwd=cwd,
-                env=environment,
-                start_new_session=True,
-            )
-
-    def ends(self) -> int:
-        try:
-            return self.process.wait(timeout=180)
-        finally:
-            if self.process.poll() is None:
-                self.process.kill()
-
-    @property
-    def said(self) -> str:
-        return self.output.read_text()
-
-
-def wait_for(told: Any, seconds: float = 90.0) -> None:
-    until = time.monotonic() + seconds
-    while not told():
-        assert time.monotonic() < until, "it took too long"
-        time.sleep(0.2)
-
-
-def reports(path: Path) -> int:
-    try:
-        return len(load_sweep(path).dataframe())
-    except ValueError:
-        return 0
 
 
 def check_account(path: Path) -> dict[str, Any]:
@@ -171,3 +123,37 @@ def test_what_the_user_named_by_import_path_is_found_from_where_they_are(tmp_pat
     assert command.ends() == 0, command.said
     status = check_account(tmp_path / "s" / "mine")
     assert status["incumbent"]["val_accuracy"] > 0.8
+
+
+def test_what_the_users_own_operation_raises_is_shown_and_ends_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import os\n"
+        "from torch import nn\n"
+        "class OnlyHere(nn.Identity):\n"
+        "    def __init__(self, channels):\n"
+        "        super().__init__()\n"
+        "        if os.environ.get('RAY_JOB_ID') or 'ray::' in open('/proc/self/cmdline').read():\n"
+        "            raise KeyError('no licence on this machine')\n"
+    )
+    config, path = tmp_path / "mine.yaml", tmp_path / "s" / "mine"
+    settings = {
+        "budget": "10 cpu-minutes",
+        "data": "digits",
+        "search": {"layers": 1, "reductions": [], "channels": 4, "candidates": ["conv1x1", "mine:OnlyHere"]},
+        "storage": str(tmp_path / "s"),
+        "name": "mine",
+        "max_concurrent": 1,
+    }
+    config.write_text(json.dumps(settings))
+    command = Command(tmp_path, "sweep", str(config), cwd=tmp_path)
+    assert command.ends() == 1, command.said
+    told = "KeyError: 'no licence on this machine' (mine.py:7, in __init__)"
+    said = " ".join(command.said.split())
+    assert f"state failed: the first searches all failed before they reported anything: {told}" in said
+    assert f"crashed and goes on from 0 epochs: {told}" in said
+    assert "Traceback" not in said
+    assert "did not complete" not in said
+    status = check_account(path)
+    assert [trial["error"] for trial in status["trials"]] == [told] * 3
+    assert status["granted_device_seconds"] == 0
+    assert status["spent_device_seconds"] < 300, "half of it is left, and not locked in a grant that nobody holds"

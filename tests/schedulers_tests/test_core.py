@@ -232,3 +232,35 @@ class TestAsking:
         assert offer[1].free == pytest.approx(free + sweep.state.ledger.granted)
         sweep.core.book(offer[0], sweep.search(), offer[1], "g0")
         assert list(sweep.state.ledger.grants) == ["g1"]
+
+
+def test_a_trial_whose_start_took_too_long_is_told_to_save_while_there_is_time() -> None:
+    sweep = Sweep(save_seconds=3.0, grace_seconds=2.0, boot_seconds=1.0)
+    sweep.start()
+    grant = sweep.state.ledger.grants["g0"]
+    sweep.hold(grant.amount - 6.0, "setup")
+    assert sweep.core.expiring(sweep.held) == set(), "it has not begun to train"
+    sweep.hold(0.5, "train")
+    assert sweep.core.expiring(sweep.held) == set()
+    sweep.hold(0.7, "train")
+    assert sweep.core.expiring(sweep.held) == {"a"}
+    assert sweep.core.overdue(sweep.held) == []
+    sweep.hold(3.0, "train")
+    assert sweep.core.overdue(sweep.held) == ["a"]
+
+
+def test_one_that_was_killed_for_its_time_is_given_more() -> None:
+    sweep = Sweep(1000.0)
+    sweep.start()
+    sweep.hold(1.0)
+    sweep.report(1, seconds=1.0)
+    sweep.report(2, seconds=1.0)
+    sweep.checkpoint()
+    sweep.pause()
+    amounts = []
+    for _ in range(3):
+        sweep.start(why="continue")
+        amounts.append(sweep.state.ledger.grants[sweep.search().grant or ""].amount)
+        sweep.core.crashed("a", "killed")
+        sweep.pause()
+    assert amounts == sorted(set(amounts)), amounts

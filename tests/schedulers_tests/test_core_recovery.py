@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -62,6 +63,43 @@ class TestCrash:
         assert (sweep.search().epochs, [kept.epochs for kept in sweep.search().checkpoints]) == (1, [1])
         sweep.core.drop_checkpoint("a", "a/1 is empty")
         assert (sweep.search().epochs, sweep.search().checkpoints) == (0, [])
+
+    def test_what_a_damaged_checkpoint_cost_is_entered(self) -> None:
+        sweep = Sweep()
+        sweep.start()
+        for epochs, seconds in ((1, 2.0), (2, 3.0)):
+            sweep.hold(seconds)
+            sweep.report(epochs, seconds=seconds)
+            sweep.checkpoint()
+        sweep.hold(0.5, "idle")
+        sweep.core.post()
+        for why in ("newest", "the one before"):
+            sweep.core.drop_checkpoint("a", why)
+        newest, before = sweep.search().lost_checkpoints
+        assert (newest.epochs, newest.run, newest.why, before.epochs) == (1, 1, "newest", 1)
+        assert (newest.device_seconds, before.device_seconds) == pytest.approx((3.5, 2.0), abs=1e-4)
+        assert sweep.kinds() == {"lost": 5.5}
+        again = SweepState.from_json(json.loads(json.dumps(sweep.state.to_json())))
+        assert again == sweep.state
+
+    def test_a_boot_that_was_killed_gives_the_next_one_more_time(self) -> None:
+        sweep = Sweep(full_epochs=50)
+        sweep.start()
+        sweep.hold(1.0, "setup")
+        sweep.hold(1.0)
+        sweep.report(1, seconds=1.0)
+        sweep.checkpoint()
+        sweep.pause()
+        sweep.core.close("g0")
+        granted = []
+        for _ in range(2):
+            sweep.start(epochs=2)
+            granted.append(sweep.state.ledger.granted)
+            sweep.hold(12.0, "setup")
+            sweep.core.crashed("a", "killed")
+            sweep.pause()
+            sweep.core.close(sweep.search().grant or "")
+        assert granted[1] > granted[0] + 5.0, "it took more than 12 s in vain"
 
 
 class TestResume:

@@ -79,6 +79,8 @@ def test_a_lease_says_who_holds_it(tmp_path: Path) -> None:
     assert (lease.run, lease.host, lease.pid, lease.time) == (1, socket.gethostname(), os.getpid(), 5.0)
     assert not lease.released
     assert lease.alive(now=1e9)
+    assert lease.is_held()
+    assert not any(other.is_held() for other in (replace(lease, host="node7"), replace(lease, released=True)))
 
 
 def test_alive(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from schedulers.tune_internals import (
     cluster_is_own,
     drop_idle,
     error_of,
+    forget_actors,
     forget_reset,
     give_checkpoints,
     has_grid,
@@ -87,6 +88,8 @@ CONTROLLER = {
     "_reuse_actors": bool,
     "_set_trial_status": "status",
     "_started_actors": set,
+    "_stopping_actors": dict,
+    "_trial_to_actor": dict,
 }
 
 
@@ -110,6 +113,8 @@ def test_the_controller_has(controller: TuneController, name: str) -> None:
         ("_actor_manager", {"_live_actors_to_ray_actors_resources"}),
         ("_actor_cache", {"_cached_objects"}),
         ("cache", {"_cached_objects"}),
+        ("manager", {"_resource_manager"}),
+        ("handle", {"_actor_id"}),
     ],
 )
 def test_no_private_attribute_is_used_that_is_not_checked_here(owner: str, known: set[str]) -> None:
@@ -149,6 +154,20 @@ def test_a_controller_without_trials_has_no_processes(controller: TuneController
     drop_idle(controller)
     reuse_actors(controller)
     assert controller._reuse_actors is True
+
+
+def test_a_controller_forgets_its_processes(controller: TuneController, trial: Trial) -> None:
+    """As it must when Ray has died under it: it would ask for each of them and wait."""
+    manager = controller._actor_manager
+    resources = manager._resource_manager
+    controller._actor_to_trial["actor"], controller._trial_to_actor[trial] = trial, "actor"
+    controller._stopping_actors["actor"] = 0.0
+    manager._live_actors_to_ray_actors_resources["actor"] = ("handle", "resources")
+    resources._acquired_pgs.add("group")
+    forget_actors(controller)
+    assert manager.num_total_actors == 0
+    assert not resources._acquired_pgs
+    controller.cleanup()
 
 
 def test_the_wrapper_that_hooks_are_given_is_unwrapped(controller: TuneController) -> None:
