@@ -24,6 +24,7 @@ from schedulers.brief_store import brief
 
 _SEGMENT_OR_SNAPSHOT = re.compile(r"(segment|snapshot)-(\d{12})-run-(\d{4,})\.jsonl?")
 _LEASE = re.compile(r"lease-(\d{4,})\.json")
+_STALE_READS = 5
 
 
 @dataclass(frozen=True, order=True)
@@ -135,6 +136,19 @@ class DiskFolder(JournalFolder):
     """A folder on a local disk or on NFS: appends and fsyncs."""
 
     exclusive = True
+
+    def read(self, name: str) -> bytes | None:
+        for again in range(_STALE_READS, -1, -1):
+            try:
+                with open(self.join(name), "rb") as file:
+                    return file.read()
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                # On NFS a file is stale once another host has replaced it; its name leads to the new one.
+                if error.errno != errno.ESTALE or not again:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     def extend(self, name: str, whole: bytes, done: int) -> None:
         # A file that should be there and is not must not come into being again without its beginning.

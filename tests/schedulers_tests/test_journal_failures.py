@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from pyarrow import fs
@@ -172,3 +173,28 @@ def test_a_damaged_journal_is_not_opened_and_its_lease_released(tmp_path: Path) 
     lease = read_lease(LOCAL, str(tmp_path))
     assert lease is not None
     assert lease.released
+
+
+@pytest.mark.parametrize("times", [1, 5, 6])
+def test_a_file_that_another_host_replaces_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As NFS tells it: reading what was opened before fails, and whoever opens again finds the new file."""
+    journal = Journal.open(LOCAL, str(tmp_path), SimulatedClock())
+    journal.append({"event": "a"})
+    journal.close()
+    open_file, failed = open, []
+
+    def stale(path: str, mode: str = "r") -> IO[Any]:
+        if len(failed) < times:
+            failed.append(path)
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return open_file(path, mode)
+
+    monkeypatch.setattr("builtins.open", stale)
+    if times < 6:
+        assert events(read_journal(LOCAL, str(tmp_path)).records) == ["a"]
+    else:
+        with pytest.raises(OSError, match="Stale file handle"):
+            read_journal(LOCAL, str(tmp_path))
+    assert len(failed) == times
