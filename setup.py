@@ -66,6 +66,7 @@ setup(
         # Formatting and strictness differ between the releases of these two, so that they are held.
         "dev": [
             "hypothesis>=6.100",
+            "moto[server]>=5.0",
             "mypy>=2.4,<2.5",
             "pre-commit>=3.5",
             "pytest>=8.0",

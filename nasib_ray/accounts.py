@@ -98,9 +98,10 @@ def accounts_report(console: Console, frame: pd.DataFrame, status: SweepStatus, 
     console.print(account_table(status, Signs.of(console)))
     if status["trials"]:
         console.print()
-        console.print(_trials_table(console, frame, status["budget_device_seconds"]))
+        # Where it is too narrow even so, the terminal breaks the lines: a number cut short would be a wrong one.
+        console.print(_trials_table(console, frame, status["budget_device_seconds"]), crop=False)
     console.print()
-    console.print(_rows_table(console, frame, last))
+    console.print(_rows_table(console, frame, last), crop=False)
 
 
 def _trials_table(console: Console, frame: pd.DataFrame, budget: float) -> Table:
@@ -165,7 +166,10 @@ def _rows_table(console: Console, frame: pd.DataFrame, last: int) -> Table:
 
 
 def _fitting(console: Console, columns: Mapping[str, Sequence[str]], optional: Sequence[str]) -> Table:
-    """A table of columns, of the optional ones without as many of the first as are too many for the console."""
+    """A table of columns, of the optional ones without as many of the first as are too many for the console.
+
+    It is as wide as what remains, also if the console is narrower.
+    """
     signs, unbounded = Signs.of(console), console.options.update(width=_UNBOUNDED)
     for left_out in range(len(optional) + 1):
         kept = {name: cells for name, cells in columns.items() if name not in optional[:left_out]}
@@ -176,7 +180,8 @@ def _fitting(console: Console, columns: Mapping[str, Sequence[str]], optional: S
             table.add_column(name, justify=side, no_wrap=True, overflow=signs.overflow)
         for line in zip(*kept.values(), strict=True):
             table.add_row(*map(Text, line))
-        if console.measure(table, options=unbounded).maximum <= console.width:
+        table.width = console.measure(table, options=unbounded).maximum
+        if table.width <= console.width:
             break
     return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -156,11 +157,7 @@ def resume(path: PathArgument, budget: BudgetOption = None) -> None:
     if known.state.end == "finished" and chosen.budget is not None and chosen.budget.device_seconds == given:
         print(f"{path} is finished: {known.state.end_why}. A larger --budget would go on with it.")
         return
-    storage, _, name = path.rstrip("/").rpartition("/")
-    if "://" not in path:
-        here = Path(path).expanduser().resolve()
-        storage, name = str(here.parent), here.name
-    _run(chosen, Place(storage, name))
+    _run(chosen, Place.at(path))
 
 
 @app.command(epilog=_example("nasib-ray status ~/nasib_ray_results/first --json"))
@@ -249,7 +246,8 @@ def _run(config: SweepConfig, place: Place | None = None) -> None:
         done = run_sweep(config, place, progress)
     except KeyboardInterrupt as interrupt:
         progress.stop()
-        print(f"interrupted before any trial ran; `nasib-ray resume {place.path}` goes on if there is a sweep already")
+        again = f"nasib-ray resume {shlex.quote(place.path)}"
+        print(f"interrupted before any trial ran; `{again}` goes on if there is a sweep already")
         raise typer.Exit(INTERRUPTED) from interrupt
     finally:
         progress.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import secrets
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -64,10 +65,21 @@ class Place:
         made = f"{_slug(config.data.name)}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
         return cls(config.storage_path.rstrip("/"), config.name or made)
 
+    @classmethod
+    def at(cls, path: str) -> Place:
+        """The place whose :attr:`path` this is; a local one may be relative, or begin at home."""
+        if "://" not in path:
+            here = Path(path).expanduser().resolve()
+            return cls(str(here.parent), here.name)
+        folder, mark, options = path.partition("?")
+        storage, _, name = folder.rstrip("/").rpartition("/")
+        return cls(f"{storage}{mark}{options}", name)
+
     @property
     def path(self) -> str:
-        """STORAGE/NAME."""
-        return f"{self.storage}/{self.name}"
+        """STORAGE/NAME; of a URI the options, which stand behind a question mark, stay at its end."""
+        folder, mark, options = self.storage.partition("?") if "://" in self.storage else (self.storage, "", "")
+        return f"{folder.rstrip('/')}/{self.name}{mark}{options}"
 
 
 def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher | None = None) -> Sweep:
@@ -151,7 +163,7 @@ def check_same(config: SweepConfig, place: Place) -> Sweep | None:
     if differing:
         raise ValueError(
             f"{place.path} holds a sweep with another configuration, which differs in {', '.join(differing)}: "
-            f"choose another --name, or go on with that sweep by `nasib-ray resume {place.path}`"
+            f"choose another --name, or go on with that sweep by `nasib-ray resume {shlex.quote(place.path)}`"
         )
     had = sweep.state.ledger.budget
     if config.budget is not None and config.budget.device_seconds < had:

@@ -156,8 +156,11 @@ def account_table(status: SweepStatus, signs: Signs) -> Table:
     sums += [("left", status["left_device_seconds"], "")]
     table = bare_table(signs)
     table.add_column("account", no_wrap=True, overflow=signs.overflow, min_width=LABEL_WIDTH - 1)
+    # What is cut where there is no room is the last column.
     for name in (f"{status['device'] or 'device'}-seconds", "share"):
-        table.add_column(name, justify="right", no_wrap=True, overflow=signs.overflow)
+        table.add_column(
+            name, justify="right", no_wrap=True, min_width=max(map(len, (name, f"{budget:,.1f}", "100.0 %")))
+        )
     table.add_column(no_wrap=True, overflow=signs.overflow, style="dim")
     for part in (kinds, sums):
         for name, amount, meaning in part:

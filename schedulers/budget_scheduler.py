@@ -12,6 +12,7 @@ from ray.tune.registry import get_trainable_cls
 from ray.tune.schedulers import TrialScheduler
 
 from schedulers.allocation import Allocator
+from schedulers.brief_store import brief
 from schedulers.clock import WallClock
 from schedulers.core import SweepCore
 from schedulers.ending import FAILURES_IN_A_ROW
@@ -163,7 +164,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             slice_told=terms.slice_key is not None,
         )
         core = SweepCore(self._journal, self.state, self._allocator, self._clock, rules)
-        storage = StorageWatch(trial.storage.storage_filesystem, self._folder, self.state.next_saves_bytes, self._clock)
+        filesystem = brief(trial.storage.storage_filesystem)
+        storage = StorageWatch(filesystem, self._folder, self.state.next_saves_bytes, self._clock)
         self._run = SweepRun(core, self._journal, terms, needs, self.interruption, storage, self._limit, self._clock)
         self._journal.set_snapshot(self.state.to_json)
         settings = {"device": budget.device, "trainable": trial.trainable_name, **terms.settings}

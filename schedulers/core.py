@@ -322,6 +322,8 @@ class SweepCore:
         view = self.view(slots, [trial for trial in busy if trial != name], own)
         piece = self._allocator.next_slice(view)
         if piece is None or piece.search != name:
+            # It rests when it has saved: if the driver dies before that, what it has not saved is lost.
+            self.append("state", trial=name, state="running", why="slice ended, to be saved")
             return False
         self.book(piece, search, view, own[0] if own else None)
         return True

@@ -90,10 +90,12 @@ class Journal:
             lease = HeldLease.take(files, clock, lease_seconds)
             try:
                 # Only now: once this run writes, whatever the run before it still adds is void.
-                return cls(files, clock, lease, replay(files, from_start=False))
+                known = replay(files, from_start=False)
             except BaseException:
                 lease.release()
                 raise
+            files.hurry()
+            return cls(files, clock, lease, known)
 
     def append(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Add a record; durable only after :meth:`flush`.
@@ -192,6 +194,7 @@ class Journal:
         self._segments += not self._segment
         self._segment = whole
         self._flushed += count
+        self._lease.wrote(self.replay.number + 1, self._flushed)
         del self._lines[:count]
 
     def _write_snapshot(self) -> None:

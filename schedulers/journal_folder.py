@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 from pyarrow import fs
 
+from schedulers.brief_store import brief
+
 _SEGMENT_OR_SNAPSHOT = re.compile(r"(segment|snapshot)-(\d{12})-run-(\d{4,})\.jsonl?")
 _LEASE = re.compile(r"lease-(\d{4,})\.json")
 
@@ -77,6 +79,10 @@ class JournalFolder(ABC):
         if isinstance(inner, fs.LocalFileSystem):
             return DiskFolder(inner, local)
         return StoreFolder(filesystem, path)
+
+    def hurry(self) -> None:
+        """Let calls fail soon from now on, if the folder does not answer: they will be made again."""
+        self._filesystem = brief(self._filesystem)
 
     def names(self) -> list[str]:
         """The names of all files; empty if there is no such folder."""

@@ -2,7 +2,7 @@
 
 A segment holds one record a line, sealed (:mod:`schedulers.sealed_json`). Beside what :class:`~schedulers.journal.
 Journal` documents, a line has "flushed": the number up to which records were durable when this one was appended.
-What is read is unambiguous by three rules:
+What is read is unambiguous by four rules:
 
 1. *Numbers* run from 1 without gap or repetition through all segments.
 2. *A later run wins.* Where a run's first segment begins at number n, whatever earlier runs have written under n and
@@ -10,6 +10,8 @@ What is read is unambiguous by three rules:
    so nothing is ever appended behind a line that a crash has torn.
 3. *Only the last write of the last run may be torn.* The newest segment ends before its first damaged line, unless a
    line behind that one says that the damaged record had been flushed. All else that is damaged is an error.
+4. *What a lease says is there.* A lease names the records that its run had made durable when it was renewed: a file
+   that is gone, or cut where no line shows it, is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from typing import Any
 
 from pyarrow import fs
 
-from schedulers.journal_folder import JournalFolder, NumberedFile, leased_runs, numbered_files
+from schedulers.journal_folder import JournalFolder, NumberedFile, leased_runs, numbered_files, segment_name
+from schedulers.lease import Lease, writers
 from schedulers.sealed_json import is_intact, unseal, unseal_file
 
 _logger = logging.getLogger(__name__)
@@ -78,7 +81,10 @@ def read_journal(filesystem: fs.FileSystem, folder: str, from_start: bool = Fals
 
 def replay(folder: JournalFolder, from_start: bool) -> Replay:
     """As :func:`read_journal`, but a folder without a journal is an empty one."""
+    # In this order: a run may go on writing meanwhile, and then says so.
+    leases = writers(folder)
     segments, snapshots = numbered_files(folder.names())
+    _check_runs(folder, segments, leases)
     chain = _chain(segments)
     number, state = 0, None
     if not from_start:
@@ -92,7 +98,20 @@ def replay(folder: JournalFolder, from_start: bool) -> Replay:
     if last < number:
         name = rest[-1].file.name if rest else "the last segment"
         raise _error(folder, name, last - first + 2, f"records {last + 1} to {number}, of a snapshot, are missing")
+    durable = max((lease.flushed for lease in leases if chain and lease.run == chain[-1].file.run), default=0)
+    if last < durable:
+        line = last - chain[-1].file.number + 2
+        raise _error(folder, chain[-1].file.name, line, f"records {last + 1} to {durable}, once durable, are missing")
     return Replay(state, records[number + 1 - first :], last, len(rest))
+
+
+def _check_runs(folder: JournalFolder, segments: list[NumberedFile], leases: list[Lease]) -> None:
+    """Without a run's first segment, what an earlier run has written in vain would count."""
+    for lease in leases:
+        name = segment_name(lease.first, lease.run)
+        if all(file.name != name for file in segments):
+            wrote = f"records {lease.first} to {lease.flushed}"
+            raise _error(folder, name, 1, f"the file is missing, with which run {lease.run} began to write {wrote}")
 
 
 def _chain(segments: list[NumberedFile]) -> list[_Segment]:
@@ -118,7 +137,8 @@ def _newest_snapshot(
         if any(segment.run > file.run and segment.number <= file.number for segment in segments):
             continue
         fields = unseal_file(folder.read(file.name))
-        if fields is not None and (fields["number"], fields["run"]) == (file.number, file.run):
+        whole = fields is not None and fields.keys() == {"number", "run", "state"}
+        if fields is not None and whole and (fields["number"], fields["run"]) == (file.number, file.run):
             return file.number, fields["state"]
         _logger.warning("The snapshot %s is damaged; more of the journal is read instead.", folder.join(file.name))
     return 0, None
@@ -132,8 +152,8 @@ def _read(folder: JournalFolder, segment: _Segment) -> list[dict[str, Any]]:
     damaged = next((at for at, line in enumerate(lines[:-1]) if not is_intact(line)), len(lines) - 1)
     records = unseal(lines[:damaged])[: None if end is None else end - begin]
     for at, record in enumerate(records):
-        if (record["number"], record["run"]) != (begin + at, segment.file.run):
-            found = f"record {record['number']} of run {record['run']}"
+        if (record.get("number"), record.get("run")) != (begin + at, segment.file.run) or "flushed" not in record:
+            found = f"record {record.get('number')} of run {record.get('run')}" if "flushed" in record else "no record"
             raise _error(folder, name, at + 1, f"it holds {found} instead of {begin + at} of {segment.file.run}")
         del record["crc"], record["flushed"]
     missing = begin + len(records)
@@ -141,7 +161,7 @@ def _read(folder: JournalFolder, segment: _Segment) -> list[dict[str, Any]]:
         raise _error(folder, name, damaged + 1, f"records {missing} to {end - 1} are missing or damaged")
     if segment.rotated and lines[len(records) :] != [b""]:
         raise _error(folder, name, len(records) + 1, f"something stands behind record {missing - 1}, its last")
-    if end is None and any(line["flushed"] >= missing for line in unseal([*filter(is_intact, lines[damaged:])])):
+    if end is None and any(line.get("flushed", 0) >= missing for line in unseal([*filter(is_intact, lines[damaged:])])):
         raise _error(folder, name, damaged + 1, f"record {missing} is damaged")
     return records
 

@@ -12,6 +12,7 @@ import math
 import os
 import socket
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 from pyarrow import fs
@@ -51,6 +52,8 @@ class Lease:
         time: Unix seconds of the last renewal, by the holder's clock.
         released: Whether the holder has closed the journal.
         token: Tells apart two processes that believe to be the same run.
+        first: The number of the first record that the run has written; 0 as long as there is none.
+        flushed: The number of the last one that was durable when the lease was renewed; a replay must find it.
     """
 
     run: int
@@ -62,6 +65,8 @@ class Lease:
     time: float
     released: bool
     token: str
+    first: int = 0
+    flushed: int = 0
 
     def alive(self, now: float, lease_seconds: float = 30.0) -> bool:
         """Whether the holder seems to be at work.
@@ -89,11 +94,20 @@ class Lease:
 
 def read_lease(filesystem: fs.FileSystem, folder: str) -> Lease | None:
     """The newest lease of a journal; None if no run has ever opened one there."""
-    files = JournalFolder.at(filesystem, folder)
-    for run in reversed(leased_runs(files.names())):
-        if (lease := _parse(files.read(lease_name(run)))) is not None:
-            return lease
-    return None
+    return next(_leases(JournalFolder.at(filesystem, folder)), None)
+
+
+def writers(folder: JournalFolder) -> list[Lease]:
+    """The leases of all runs that say that they have written records, the newest first."""
+    return [lease for lease in _leases(folder) if lease.first]
+
+
+def _leases(folder: JournalFolder) -> Iterator[Lease]:
+    """The leases that can be read, the newest first."""
+    for run in reversed(leased_runs(folder.names())):
+        lease = _parse(folder.read(lease_name(run)))
+        if lease is not None and lease.run == run:
+            yield lease
 
 
 class HeldLease:
@@ -154,6 +168,10 @@ class HeldLease:
             if stored is None or stored.token != lease.token:
                 raise _busy(folder, run)
         return cls(folder, clock, lease_seconds, lease)
+
+    def wrote(self, first: int, last: int) -> None:
+        """Take note of the records that this run has made durable so far; the next renewal says so."""
+        self._lease = replace(self._lease, first=first, flushed=last)
 
     def check(self) -> None:
         """Make sure that no later run has begun; looks at most once a second.

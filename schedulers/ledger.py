@@ -140,10 +140,13 @@ class Ledger:
         for accounts in (self.spent_by_kind, by_trial):
             accounts[source] = accounts.get(source, 0.0) - amount
             accounts[target] = accounts.get(target, 0.0) + amount
-        unsaved = self.unsaved.setdefault(trial, {})
-        unsaved[source] = max(0.0, unsaved.get(source, 0.0) - amount)
-        if target != "lost":
-            unsaved[target] = unsaved.get(target, 0.0) + amount
+        # Part of it may have been held before a checkpoint that came meanwhile, and is saved.
+        for held in (self.unsaved.setdefault(trial, {}), *reversed(self.saved.get(trial, {}).values())):
+            moved = min(amount, max(0.0, held.get(source, 0.0)))
+            held[source] = held.get(source, 0.0) - moved
+            if target != "lost":
+                held[target] = held.get(target, 0.0) + moved
+            amount -= moved
 
     def to_json(self) -> dict[str, Any]:
         """The accounts as plain data, for a snapshot."""

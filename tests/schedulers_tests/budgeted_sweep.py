@@ -99,7 +99,8 @@ class Script:
     Attributes:
         model: The name of a class above.
         budget: As users write it.
-        storage: Where results go; processes are noted in its folder ``processes``.
+        storage: Where results go; a folder, or a URI.
+        notes: The folder in which processes are noted; None: ``processes`` in ``storage``.
         space: Over ``param_space``: {"x": ...}; a list is a grid.
         address: Of the Ray to join; None starts one of its own, in ``temp``.
         terms: Keyword arguments of with_budget.
@@ -108,6 +109,7 @@ class Script:
     model: str
     budget: str
     storage: str
+    notes: str | None = None
     name: str = "sweep"
     space: dict[str, Any] = field(default_factory=dict)
     mode: str = "max"
@@ -118,7 +120,7 @@ class Script:
 
     def run(self) -> SweepState:
         """Run it to its end, in a Ray that has been initialised."""
-        folder = Path(self.storage, "processes")
+        folder = Path(self.notes or Path(self.storage, "processes"))
         folder.mkdir(parents=True, exist_ok=True)
         space: dict[str, Any] = {"x": tune.uniform(0, 1), "folder": str(folder)}
         space |= {key: tune.grid_search(one) if isinstance(one, list) else one for key, one in self.space.items()}

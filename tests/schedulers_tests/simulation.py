@@ -14,7 +14,7 @@ from schedulers.core import SweepCore
 from schedulers.meter import Holding, Phase
 from schedulers.rules import Rules
 from schedulers.sweep_state import SweepState
-from tests.schedulers_tests.conftest import MemoryBook
+from tests.schedulers_tests.conftest import UNSEEN_SECONDS, MemoryBook
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Simulation:
         self.world = world
         self.clock = SimulatedClock(unix=1.7e9)
         self.book = MemoryBook(self.clock, [])
-        rules = Rules(
+        self.rules = Rules(
             devices=world.devices,
             metric="value",
             epochs_key="epochs" if world.told else "training_iteration",
@@ -80,13 +80,19 @@ class Simulation:
             horizon_told=world.told,
             slice_told=world.told,
         )
-        self.core = SweepCore(self.book, SweepState(), allocator, self.clock, rules)
-        self.core.enter_run(Budget(budget, "cpu"), {"device": "cpu"}, world.slots, 5.0)
+        self.budget = Budget(budget, "cpu")
+        self.drive(allocator)
         self.random = random.Random(world.seed)
         self.processes: dict[str, Process] = {}
         self.trials: dict[str, Trial] = {}
         self.boots = self.kills = self.cuts = self.events = 0
         self.most = self.held = 0.0
+
+    def drive(self, allocator: Allocator) -> None:
+        """A driver begins with what the book says."""
+        state = SweepState.replay(None, self.book.records)
+        self.core = SweepCore(self.book, state, allocator, self.clock, self.rules)
+        self.core.enter_run(self.budget, {"device": "cpu"}, self.world.slots, UNSEEN_SECONDS)
 
     def run(self) -> SweepState:
         while True:
@@ -121,10 +127,10 @@ class Simulation:
     def stop(self, process: Process) -> None:
         process.state, process.phase, process.ends = "stopping", "idle", self.clock.monotonic() + self.world.stop
 
-    def gone(self, process: Process, killed: bool = False) -> None:
+    def gone(self, process: Process, killed: bool = False, blameless: bool = False) -> None:
         del self.processes[process.key]
         if killed and process.state == "working":
-            self.core.crashed(process.trial, "killed")
+            self.core.crashed(process.trial, "killed", blameless)
             trial, search = self.trials[process.trial], self.core.state.searches[process.trial]
             trial.epochs, trial.duration, trial.gone = trial.saved
             self.core.moved(process.trial, "failed" if search.failures >= 3 else "paused", "killed")
@@ -168,12 +174,14 @@ class Simulation:
         self.core.post()
         spare = 2.0 * self.world.devices
         kill = min((ledger.grants[p.grant].left - spare) / self.world.devices for p in self.processes.values())
-        step = min(soonest.ends - now, max(0.0, kill) + 1e-3)
-        self.held += step * self.world.devices * len(self.processes)
-        self.clock.advance(step)
+        self.pass_time(min(soonest.ends - now, max(0.0, kill) + 1e-3))
         self.tick()
         if soonest.key in self.processes and self.clock.monotonic() >= soonest.ends - 1e-9:
             self.phase_ended(soonest)
+
+    def pass_time(self, seconds: float) -> None:
+        self.held += seconds * self.world.devices * len(self.processes)
+        self.clock.advance(seconds)
 
     def phase_ended(self, process: Process) -> None:
         if process.state == "stopping":

@@ -144,7 +144,7 @@ class TestVerdict:
         sweep.start("b", epochs=1)
         sweep.report(1, name="b")
         assert not sweep.core.keep_slot("b", 1, ["b"]), "the allocator asks for the oldest"
-        assert sweep.search("b").state == "paused"
+        assert sweep.search("b").state == "running", "until it has saved"
         assert sweep.search("b").grant == "g1", "its process still runs on it, and saves"
 
 

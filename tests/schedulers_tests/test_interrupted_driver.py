@@ -7,18 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pyarrow.fs import LocalFileSystem
 
-from schedulers import JournalError, SweepState, read_journal
+from schedulers import SweepState
 from tests.schedulers_tests.budgeted_sweep import Script
 from tests.schedulers_tests.conftest import short_folder
+from tests.schedulers_tests.continuation import check_continuation, in_full_swing, records_of, when
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("time_limit")]
 
@@ -50,47 +48,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.wait()
-
-
-def records_of(script: Script) -> list[dict[str, Any]]:
-    """The whole journal; empty before there is one."""
-    folder = f"{script.storage}/{script.name}/journal"
-    try:
-        return read_journal(LocalFileSystem(), folder, from_start=True).records
-    except (JournalError, FileNotFoundError):
-        return []
-
-
-def when(condition: Callable[[], bool], seconds: float = 90.0) -> None:
-    """Return as soon as a condition is met."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.1)
-
-
-def in_full_swing(script: Script) -> bool:
-    """Whether several trials have been saved and one is running."""
-    state = SweepState.replay(None, records_of(script))
-    saved = sum(bool(search.checkpoints) for search in state.searches.values())
-    return saved >= 4 and any(search.state == "running" for search in state.searches.values())
-
-
-def check_continuation(script: Script, before: SweepState, after: SweepState) -> None:
-    """Nothing was forgotten, nothing begun again, nothing entered twice."""
-    assert after.ledger.grants == {}
-    assert before.ledger.spent < after.ledger.spent <= after.ledger.budget
-    assert list(after.searches)[: len(before.searches)] == list(before.searches)
-    assert [search.index for search in after.searches.values()] == list(range(len(after.searches)))
-    folders = {path.name for path in Path(script.storage, script.name).iterdir() if path.is_dir()}
-    assert folders - {"journal"} == set(after.searches), "every trial has one folder, by its id"
-    for name, search in before.searches.items():
-        assert after.searches[name].config == search.config
-        saved = search.checkpoints[-1].epochs if search.checkpoints else 0
-        assert after.searches[name].epochs >= saved
-        reported = [record for record in records_of(script) if record["event"] == "report" and record["trial"] == name]
-        later = [record["epochs"] for record in reported if record["run"] == 2]
-        assert not later or later[0] == saved + 1, "it goes on from its checkpoint"
 
 
 def test_a_killed_driver_is_resumed_by_the_same_script(script: Script, start: Start) -> None:

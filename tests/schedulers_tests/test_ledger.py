@@ -95,10 +95,8 @@ def test_what_is_lost_is_no_longer_unsaved() -> None:
 
 
 def test_a_checkpoint_saves_what_its_trial_held_and_nobody_elses() -> None:
-    checkpoint = {"event": "checkpoint", "trial": "a", "path": "a/1", "epochs": 1, "iteration": 1}
-    ledger = ledger_of(
-        grant("g0", "a"), grant("g1", "b"), charge(5.0), charge(6.0, name="g1", trial="b"), checkpoint, charge(1.0)
-    )
+    charges = charge(5.0), charge(6.0, name="g1", trial="b")
+    ledger = ledger_of(grant("g0", "a"), grant("g1", "b"), *charges, checkpoint("a/1"), charge(1.0))
     assert ledger.unsaved == {"b": {"train": 6.0}, "a": {"train": 1.0}}
 
 
@@ -136,3 +134,70 @@ def test_a_snapshot_shares_nothing_with_the_ledger() -> None:
     snapshot = ledger.to_json()
     ledger.apply(charge(1.0))
     assert Ledger.from_json(snapshot) == ledger_of(grant(), charge(10.0))
+
+
+def checkpoint(path: str, trial: str = "a") -> dict[str, Any]:
+    return {"event": "checkpoint", "trial": trial, "path": path, "epochs": 1, "iteration": 1}
+
+
+def checkpoint_lost(path: str, trial: str = "a") -> dict[str, Any]:
+    return {"event": "checkpoint-lost", "trial": trial, "path": path, "epochs": 0, "why": ""}
+
+
+def test_a_lost_checkpoint_gives_back_what_it_had_saved_and_only_once() -> None:
+    ledger = ledger_of(grant(), charge(5.0), checkpoint("1"), charge(2.0), checkpoint("2"), charge(1.0))
+    assert ledger.saved == {"a": {"1": {"train": 5.0}, "2": {"train": 2.0}}}
+    for _ in range(2):
+        ledger.apply(checkpoint_lost("2"))
+        assert ledger.unsaved["a"] == {"train": 3.0}
+        assert ledger.saved["a"] == {"1": {"train": 5.0}}
+    ledger.apply(checkpoint_lost("1"))
+    assert ledger.unsaved["a"] == {"train": 8.0}
+    assert ledger.spent == 8.0
+
+
+def test_what_is_older_than_the_checkpoints_that_are_kept_cannot_be_lost() -> None:
+    ledger = ledger_of(grant(), *(part for path in "123" for part in (charge(1.0), checkpoint(path))))
+    assert [*ledger.saved["a"]] == ["2", "3"]
+
+
+def test_a_relabel_reaches_what_a_checkpoint_in_the_midst_of_a_step_has_saved() -> None:
+    """Else a crash would lose, or a lost checkpoint take back, what was never held as that kind."""
+    ledger = ledger_of(grant(), charge(5.0), checkpoint("1"), charge(1.0), relabel(4.0, "train", "setup"))
+    assert ledger.unsaved["a"] == {"train": 0.0, "setup": 1.0}
+    assert ledger.saved["a"]["1"] == {"train": 2.0, "setup": 3.0}
+    assert ledger.spent_by_trial["a"] == {"train": 2.0, "setup": 4.0}
+    ledger.apply(checkpoint_lost("1"))
+    assert ledger.unsaved["a"] == ledger.spent_by_trial["a"]
+
+
+EVENTS = st.one_of(
+    st.tuples(st.just("charge"), st.sampled_from(KINDS), AMOUNTS),
+    st.tuples(st.just("relabel"), st.permutations(KINDS).map(lambda kinds: tuple(kinds[:2])), st.floats(0.0, 1.0)),
+    st.tuples(st.just("checkpoint"), st.none(), st.none()),
+    st.tuples(st.just("lost"), st.integers(0, 1), st.none()),
+)
+
+
+@given(st.lists(EVENTS, max_size=40))
+def test_what_is_unsaved_or_saved_was_held_as_just_that_kind(steps: list[tuple[str, Any, Any]]) -> None:
+    ledger, spent = ledger_of(grant(amount=1.0)), 0.0
+    for number, (what, which, amount) in enumerate(steps):
+        held = ledger.spent_by_trial.get("a", {})
+        match what:
+            case "charge":
+                ledger.apply(charge(amount, which))
+                spent += amount
+            case "relabel":
+                ledger.apply(relabel(amount * max(0.0, held.get(which[0], 0.0)), *which))
+            case "checkpoint":
+                ledger.apply(checkpoint(f"{number}"))
+            case "lost":
+                ledger.apply(checkpoint_lost([*ledger.saved.get("a", {}), "never made"][which - 1]))
+        assert ledger.spent == pytest.approx(spent)
+        held = ledger.spent_by_trial.get("a", {})
+        parts = [ledger.unsaved.get("a", {}), *ledger.saved.get("a", {}).values()]
+        for kind in KINDS:
+            assert held.get(kind, 0.0) >= -1e-6
+            assert sum(part.get(kind, 0.0) for part in parts) <= held.get(kind, 0.0) + 1e-6
+    assert Ledger.from_json(json.loads(json.dumps(ledger.to_json()))) == ledger

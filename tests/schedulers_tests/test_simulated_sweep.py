@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs
+from schedulers.sweep_state import SweepState
+from tests.schedulers_tests.faulty_simulation import Faults, FaultySimulation
 from tests.schedulers_tests.simulation import Simulation, World
 
 
@@ -170,3 +172,32 @@ def test_a_month_is_charged_in_full() -> None:
     state = Simulation(world, 2 * month, AsyncHalving()).run()
     assert 0.99 * 2 * month <= state.ledger.spent <= 2 * month
     assert state.last_time - state.first_time == pytest.approx(month, rel=0.02)
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_month_of_faults_overspends_nothing_and_forgets_nothing(told: bool, seed: int) -> None:
+    day = 86_400.0
+    world = World(
+        slots=4, epoch=1_800.0, boot=60.0, save=20.0, told=told, searches=60, seed=seed, jitter=0.1, devices=0.5
+    )
+    budget = 30 * day * world.slots * world.devices
+    faults = Faults(death=day / 2, hang=day, nodes=day, driver=1.5 * day)
+    simulation = FaultySimulation(world, budget, lambda: halving(world), faults)
+    state = simulation.run()
+    ledger = state.ledger
+    assert min(simulation.struck[fault] for fault in ("death", "hang", "nodes", "driver")) >= 10, simulation.struck
+    assert state.last_time - state.first_time >= 30 * day, "slots were missing, so that it took longer"
+    assert simulation.most <= budget + 1e-4, "never overspent"
+    assert simulation.held <= ledger.spent + 1e-3, "an outside observer sees no more than is charged"
+    assert ledger.spent - simulation.held <= 6.0 * world.devices * world.slots * simulation.struck["driver"]
+    assert ledger.spent >= 0.97 * budget
+    assert (state.end, ledger.grants, simulation.processes) == ("finished", {}, {})
+    assert SweepState.replay(None, simulation.book.records) == state
+    assert state.runs == simulation.struck["driver"] + 1
+    assert set(state.searches) == set(simulation.trials) == set(ledger.spent_by_trial), "every trial is accounted for"
+    assert sum(sum(kinds.values()) for kinds in ledger.spent_by_trial.values()) == pytest.approx(ledger.spent)
+    assert sum(search.state == "finished" for search in state.searches.values()) >= 5
+    for name, search in state.searches.items():
+        assert search.state != "running"
+        assert search.epochs == simulation.trials[name].epochs
