@@ -33,6 +33,7 @@ from schedulers.tune_internals import (
     forget_reset,
     has_raised,
     reuse_actors,
+    tell,
     unwrapped,
 )
 
@@ -75,7 +76,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._run: SweepRun | None = None
         self._clock = WallClock()
         self._folder = ""
-        self._pausable = self._reusable = False
+        self._pausable = self._reusable = self._goes_on = False
         self._reported: dict[str, int] = {}
         self._verified: set[str] = set()
         self._unheard: set[str] = set()
@@ -112,6 +113,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._source = source
         self._pausable = saves_checkpoints(trainable)
         self._reusable = trainable.reset_config is not Trainable.reset_config
+        self._goes_on = self.terms.slice_key is None or hasattr(trainable, "go_on")
         folder = f"{self._folder}/{JOURNAL_FOLDER}"
         self._journal = Journal.open(
             storage.storage_filesystem, folder, self._clock, lease_seconds=self.terms.lease_seconds
@@ -318,8 +320,10 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
                 run.core.saving(name)
             return str(TrialScheduler.CONTINUE)
         complete = verdict == "stop" and run.core.complete(self.state.searches[name])
-        # One that is told its slice must be given a new configuration, and so be paused.
-        if not complete and self.terms.slice_key is None and run.goes_on_at_once(name):
+        stays = self._goes_on and not complete and not result.get("interrupted")
+        if stays and (told := run.goes_on_at_once(name)) is not None:
+            if self.terms.slice_key is not None:
+                tell(trial, told)
             return str(TrialScheduler.CONTINUE)
         run.core.saving(name)
         if verdict == "pause":

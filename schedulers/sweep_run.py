@@ -157,12 +157,15 @@ class SweepRun:
         self._flush_grant()
         return self._terms.told(piece.horizon, seconds)
 
-    def goes_on_at_once(self, name: str) -> bool:
-        """Whether a trial at the end of its slice keeps its process; if so, its next grant is booked, durably."""
-        if self.leaving(name) or not self.core.keep_slot(name, self.slots(), self.busy()):
-            return False
+    def goes_on_at_once(self, name: str) -> dict[str, Any] | None:
+        """What a trial at the end of its slice is told if it keeps its process; its next grant is booked, durably."""
+        if self.leaving(name):
+            return None
+        seconds = self.core.keep_slot(name, self.slots(), self.busy())
+        if seconds is None:
+            return None
         self._flush_grant()
-        return True
+        return self._terms.told(self.core.state.searches[name].horizon, seconds)
 
     def _flush_grant(self) -> None:
         """Nothing runs on a grant that is not on disk: wait for the disk, and guard the cap meanwhile."""

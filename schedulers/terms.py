@@ -20,7 +20,8 @@ class Terms:
         epochs_key: Name of the count of whole epochs in a result.
         horizon_key: The config key by which a Trainable is told its horizon (epochs); None if it declares none.
         slice_key: The config key by which a Trainable is told how many seconds it may step; None if it declares
-            none. One that declares it stops by itself, and on SIGTERM.
+            none. One that declares it stops by itself, and on SIGTERM. If its class has a method ``go_on``, that is
+            called between two steps with both keys, and spares a pause where the same trial goes on at once.
         most_searches: How many searches the space holds, if that is known; None: there is always one more.
         max_concurrent: The most trials at once; None: as many as fit the live nodes.
         deadline: Unix seconds by which everything must be saved and no device held; None: none.

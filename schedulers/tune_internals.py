@@ -176,6 +176,11 @@ def place_of(actor: LiveActor) -> ActorPlace | None:
     return ActorPlace(known["Address"]["NodeID"], known["Address"]["IPAddress"], known["Pid"])
 
 
+def tell(trial: Trial, told: dict[str, Any]) -> None:
+    """Have ``go_on(told)`` called in a running trial's process, before its next step: tasks of an actor keep order."""
+    trial.temporary_state.ray_actor.go_on.remote(told)
+
+
 def give_checkpoints(trial: Trial, checkpoints: Sequence[tuple[Checkpoint, int]]) -> None:
     """Make these the checkpoints that a trial has.
 
