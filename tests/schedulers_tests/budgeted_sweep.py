@@ -45,6 +45,14 @@ class Reusable(Plain):
         return True
 
 
+class Heavy(Reusable):
+    """Its checkpoints take a million bytes and a few."""
+
+    def save_checkpoint(self, folder: str) -> None:
+        super().save_checkpoint(folder)
+        Path(folder, "weights.bin").write_bytes(os.urandom(1_000_000))
+
+
 class RefusesReset(Plain):
     """Overrides reset_config to say that this time it cannot be."""
 
