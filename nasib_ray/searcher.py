@@ -146,8 +146,8 @@ def told_trials(
 
     Finished ones are complete, with the last value that they reported: all have come to clock 1 then, while the best
     value is a maximum over more looks the longer a search ran. Paused ones, resumable or not, are pruned, which TPE
-    ranks by how far they came, then by their last value. Whoever goes on and has reported nothing yet counts as running. Of more than MOST_TOLD, all
-    finished ones are taken first, then those that came furthest.
+    ranks by how far they came, then by their last value. Whoever may go on and has reported nothing yet counts as
+    running. Of more than MOST_TOLD, all finished ones are taken first, then those that came furthest.
     """
     states = {"finished": 0, "paused": 1, "running": 1, "not resumable": 1, "failed": 2}
     ranked = sorted(searches, key=lambda search: (states[search.state], -search.epochs, -search.index))

@@ -21,8 +21,8 @@ class TrialStatus(_Lambda):
     Attributes:
         id: The trial's id, also the name of its folder.
         index: 0 for the first search, 1 for the second, ...
-        state: ``running`` while it holds a grant, else ``paused``, ``finished``, ``failed``, or ``not resumable``: it was
-            paused, and its weights made room.
+        state: ``running`` while it holds a grant, else ``paused``, ``finished``, ``failed``, or ``not resumable``: it
+            was paused, and its weights made room.
         k: The exploring policy's share in the last epoch; in (0, 1].
         lambda: The exploiting policy's divisor of alpha; above 0.
         epochs: Whole epochs done.

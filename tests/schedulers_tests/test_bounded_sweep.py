@@ -123,13 +123,16 @@ def test_a_bound_that_is_too_small_fails_the_sweep_and_deletes_nothing(script: S
 def check_nothing_is_held(state: SweepState) -> None:
     assert state.ledger.grants == {}
     assert all(group["state"] == "REMOVED" for group in placement_group_table().values())
-    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+    until = time.monotonic() + 2
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < until, "a process holds on"
+        time.sleep(0.05)  # Nodes report what they have several times a second.
 
 
 @pytest.mark.parametrize("seconds", [0.1, 1.5])
 def test_a_sweep_is_saved_and_gone_before_its_deadline(script: Script, seconds: float) -> None:
     """Also if a step takes a while, which cannot be interrupted."""
-    deadline = time.time() + 15
+    deadline = time.time() + 25
     slow = replace(script, model="Reusable", budget="20 cpu-minutes", space={"seconds": seconds})
     state = replace(slow, terms={"max_t": 1000, "deadline": deadline}).run()
     assert deadline - 10 < time.time() < deadline
@@ -142,7 +145,7 @@ def test_a_sweep_is_saved_and_gone_before_its_deadline(script: Script, seconds: 
     assert any(search.epochs for search in state.searches.values())
 
     with pytest.raises(ValueError, match="has passed"):
-        replace(slow, terms={"max_t": 1000, "deadline": deadline - 15}).run()
+        replace(slow, terms={"max_t": 1000, "deadline": deadline - 25}).run()
     later = replace(slow, budget=f"{state.ledger.spent + 12} cpu-seconds", terms={"max_t": 1000})
     with pytest.raises(ValueError, match="is below"):
         replace(later, budget=f"{state.ledger.spent / 2} cpu-seconds").run()
@@ -153,7 +156,7 @@ def test_a_sweep_is_saved_and_gone_before_its_deadline(script: Script, seconds: 
 
 
 def test_a_step_that_never_returns_is_killed_at_the_deadline(script: Script) -> None:
-    deadline = time.time() + 15
+    deadline = time.time() + 25
     terms = {"max_t": 16, "grace_period": 16, "deadline": deadline}
     state = replace(script, model="Hangs", budget="20 cpu-minutes", terms=terms).run()
     assert deadline - 3 < time.time() < deadline + 2
