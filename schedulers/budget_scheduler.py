@@ -26,7 +26,15 @@ from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.terms import Terms
 from schedulers.trial_source import TrialSource, saves_checkpoints
-from schedulers.tune_internals import cluster_is_own, error_of, forget_reset, has_raised, reuse_actors, unwrapped
+from schedulers.tune_internals import (
+    cluster_is_own,
+    error_of,
+    forget_reset,
+    has_raised,
+    reuse_actors,
+    stop_waiting,
+    unwrapped,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -212,6 +220,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
         """The paused trial that the allocator wants to go on, its grant booked; called by Tune at every step."""
         if self.ended:
+            # A run that ends in its first step does not know the trials of earlier runs yet.
+            stop_waiting(unwrapped(controller))
             return None
         run = self._running
         begins, raw = run.controller is None, unwrapped(controller)

@@ -24,7 +24,7 @@ from schedulers.node_watch import Asker, NodeWatch
 from schedulers.storage_watch import StorageWatch, says_disk_full
 from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
-from schedulers.tune_internals import ActorPlace, drop_idle, error_of, forget_checkpoint, pump
+from schedulers.tune_internals import ActorPlace, drop_idle, error_of, forget_checkpoint, pump, stop_waiting
 
 logger = logging.getLogger(__name__)
 
@@ -356,9 +356,7 @@ class SweepRun:
         self.ended = True
         if raw is not None:
             raw.search_alg.set_finished()
-            for trial in list(raw.get_trials()):
-                if trial.status in (Trial.PAUSED, Trial.PENDING):
-                    raw.stop_trial(trial)
+            stop_waiting(raw)
 
     def abandon(self, why: str) -> None:
         """Tune's loop has ended before the sweep did: whatever was at work is lost."""

@@ -103,6 +103,13 @@ def reuse_actors(controller: TuneController) -> None:
     controller._reuse_actors = True
 
 
+def stop_waiting(controller: TuneController) -> None:
+    """End all trials that do not run."""
+    for trial in list(controller.get_trials()):
+        if trial.status in (Trial.PAUSED, Trial.PENDING):
+            controller.stop_trial(trial)
+
+
 def pump(controller: TuneController, seconds: float) -> None:
     """Wait so long at most for one event of a process and handle it."""
     controller._actor_manager.next(timeout=seconds)
