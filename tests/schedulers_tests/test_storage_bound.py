@@ -100,7 +100,7 @@ class Disk(RuleBasedStateMachine):
         self.kept = kept
         self.sweep = Sweep(1e6)
         self.working: dict[str, str] = {}
-        self.made = self.most = 0
+        self.made = 0
         self.keep()
 
     def keep(self) -> None:
@@ -184,7 +184,6 @@ class Disk(RuleBasedStateMachine):
         on_disk = sum(file.stat().st_size for file in Path(self.folder.name).rglob("*") if file.is_file())
         remains = sum(1 for search in self.sweep.state.searches.values() if search.remains)
         assert on_disk <= max(self.bound, 4 * SIZE + remains)
-        self.most = max(self.most, on_disk)
 
     @invariant()
     def the_journal_knows_what_is_on_disk(self) -> None:
