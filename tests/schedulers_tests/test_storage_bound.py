@@ -90,7 +90,7 @@ def test_the_smallest_bound_that_would_do_is_named() -> None:
 class Disk(RuleBasedStateMachine):
     """Trials that write to a real folder, as Tune has them do: the new one is there before the oldest one goes."""
 
-    @initialize(room=st.integers(4, 12), kept=st.booleans())
+    @initialize(room=st.integers(4, 7), kept=st.booleans())
     def begin(self, room: int, kept: bool) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.bound = room * SIZE
@@ -130,9 +130,21 @@ class Disk(RuleBasedStateMachine):
         self.keeper.make_room(self.forget)
 
     @precondition(lambda self: self.working)
-    @rule(data=st.data(), value=st.floats(0, 1), then=st.sampled_from(["continue", "paused", "finished"]))
-    def a_trial_reports_and_saves(self, data: st.DataObject, value: float, then: str) -> None:
+    @rule(
+        data=st.data(),
+        value=st.floats(0, 1),
+        times=st.integers(1, 3),
+        then=st.sampled_from(["continue", "paused", "finished"]),
+    )
+    def a_trial_reports_and_saves(self, data: st.DataObject, value: float, times: int, then: str) -> None:
         name = data.draw(st.sampled_from(sorted(self.working)))
+        for _ in range(times):
+            self.save(name, value)
+        if then != "continue":
+            self.core.moved(name, then, "")
+            self.core.close(self.working.pop(name))
+
+    def save(self, name: str, value: float) -> None:
         search = self.sweep.search(name)
         self.sweep.report(search.epochs + 1, value, name=name)
         self.made += 1
@@ -144,9 +156,6 @@ class Disk(RuleBasedStateMachine):
         if oldest is not None:
             CheckpointStore(LocalFileSystem(), self.folder.name).delete(oldest)
         self.keeper.make_room(self.forget)
-        if then != "continue":
-            self.core.moved(name, then, "")
-            self.core.close(self.working.pop(name))
 
     def write(self, path: str, part: int = SIZE) -> None:
         folder = Path(self.folder.name, path)
@@ -166,7 +175,7 @@ class Disk(RuleBasedStateMachine):
         self.core.close(self.working.pop(name))
         self.keeper.make_room(self.forget)
 
-    @rule(room=st.integers(4, 12), kept=st.floats(0, 1))
+    @rule(room=st.integers(4, 7), kept=st.floats(0, 1))
     def the_driver_dies_and_the_next_one_has_another_bound(self, room: int, kept: float) -> None:
         """Whatever was not flushed is lost, but not what was deleted."""
         book = self.sweep.book
