@@ -229,7 +229,7 @@ def _bound_text(plan: Plan, bound: int) -> str:
         return f"{format_size(bound)}, which is enough for all of them"
     others = max(0, plan.begun - plan.slots)
     keep = min(others, bound // plan.measured.checkpoint_bytes - KEPT_CHECKPOINTS * plan.slots)
-    return f"{format_size(bound)}: of {others} searches that do not run, the best {keep} keep their weights"
+    return f"{format_size(bound)}, which holds the weights of {keep} of {others} searches that do not run, the best"
 
 
 def _duration(seconds: float) -> str:
