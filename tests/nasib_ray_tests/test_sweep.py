@@ -184,6 +184,28 @@ def test_weights_are_bounded_and_alpha_stays_through_a_kill_and_a_resume(tmp_pat
             assert (trial["state"], trial["epochs"]) == ("not resumable", known["epochs"])
 
 
+def test_a_deadline_ends_a_sweep_which_then_goes_on_without_it(tmp_path: Path) -> None:
+    place = ("--storage", str(tmp_path / "s"), "--name", "digits")
+    began = time.time()
+    first = Command(tmp_path, "sweep", DIGITS, *place, "--budget", "10 cpu-minutes", "--deadline", "40 s")
+    assert first.ends() == 130, first.said
+    assert time.time() < began + 42, "Ray's own end is no part of it"
+    path = tmp_path / "s" / "digits"
+    status = check_account(path)
+    assert (status["state"], status["why"]) == ("interrupted", "its deadline is near")
+    assert f"nasib-ray resume {path}" in first.said
+    assert status["granted_device_seconds"] == status["spent_by_kind"]["lost"] == 0
+    assert sum(trial["epochs"] for trial in status["trials"]) > 0
+    wait_for(lambda: time.time() > began + 42)
+
+    second = Command(tmp_path, "resume", str(path))
+    wait_for(lambda: reports(path) > 0 and load_sweep(path).state.runs == 2)
+    assert "has passed, so that this run has none" in second.said
+    assert load_sweep(path).status()["deadline"] is None
+    second.process.send_signal(signal.SIGINT)
+    assert second.ends() == 130
+
+
 def test_one_search_with_the_whole_budget_comes_to_its_end(tmp_path: Path) -> None:
     place = ("--storage", str(tmp_path / "s"), "--name", "one")
     command = Command(tmp_path, "search", DIGITS, "--budget", "25 cpu-seconds", *place)
