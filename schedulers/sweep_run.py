@@ -197,7 +197,9 @@ class SweepRun:
         trials = {trial.trial_id: trial for trial in raw.get_trials()}
 
         def forget(search: SearchRecord, path: str) -> None:
-            trial = trials[search.id]
+            trial = trials.get(search.id)
+            if trial is None:
+                return  # Of an earlier run, and not handed out again yet.
             forget_checkpoint(trial, f"{trial.storage.experiment_fs_path}/{path}")
             if search.state == "not resumable":
                 raw.stop_trial(trial)
