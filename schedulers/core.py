@@ -355,12 +355,12 @@ class SweepCore:
         """Take note that a trial was asked to save."""
         self._saving.setdefault(name, self._clock.monotonic())
 
-    def checkpointed(self, name: str, path: str, iteration: int) -> None:
-        """Enter a checkpoint that is on disk."""
+    def checkpointed(self, name: str, path: str, iteration: int, size: int = 0) -> None:
+        """Enter a checkpoint that is on disk; its size is in bytes, 0 if nobody knows it."""
         self.post()
         since = self._saving.pop(name, None)
         search = self.state.searches[name]
-        self.append("checkpoint", trial=name, path=path, epochs=search.epochs, iteration=iteration)
+        self.append("checkpoint", trial=name, path=path, epochs=search.epochs, iteration=iteration, bytes=size)
         # To disk with the next tick: Tune has deleted the checkpoint that was known as the oldest.
         self._posted = -math.inf
         if since is not None and self._clock.monotonic() - since > (self.state.save_seconds or 0.0):

@@ -196,6 +196,16 @@ def give_checkpoints(trial: Trial, checkpoints: Sequence[tuple[Checkpoint, int]]
         trial.storage.current_checkpoint_index = int(str(checkpoint.path).rsplit("_", 1)[1])
 
 
+def forget_checkpoint(trial: Trial, path: str) -> None:
+    """Let a trial have this checkpoint no more, so that Tune neither loads nor deletes it; the trial may be running."""
+    manager = trial.run_metadata.checkpoint_manager
+    kept = [result for result in manager._checkpoint_results if str(result.checkpoint.path) != path]
+    manager._checkpoint_results = kept
+    manager._latest_checkpoint_result = kept[-1] if kept else None
+    trial.invalidate_json_state()
+    trial.run_metadata.invalidate_cache()
+
+
 def has_grid(space: dict[str, Any]) -> bool:
     """Whether a ``param_space`` has a grid search in it."""
     return bool(parse_spec_vars(space)[2])
