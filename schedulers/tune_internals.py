@@ -153,11 +153,11 @@ def kill_own_ray() -> None:
 
 def forget_actors(controller: TuneController) -> None:
     """Let Tune come to its end without asking a Ray that has died, which it would wait for."""
-    manager = controller._actor_manager
-    resources = manager._resource_manager
+    actors = controller._actor_manager
+    resources = actors._resource_manager
     # As they do themselves, once everything is given back.
     resources.__init__(update_interval_s=resources.update_interval_s)
-    manager.__init__(resource_manager=resources)
+    actors.__init__(resource_manager=resources)
     controller._actor_cache.flush_cached_objects(force_all=True)
     for known in (controller._actor_to_trial, controller._trial_to_actor, controller._stopping_actors):
         known.clear()

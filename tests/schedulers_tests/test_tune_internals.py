@@ -114,7 +114,7 @@ def test_the_controller_has(controller: TuneController, name: str) -> None:
         ("_actor_manager", {"_live_actors_to_ray_actors_resources"}),
         ("_actor_cache", {"_cached_objects"}),
         ("cache", {"_cached_objects"}),
-        ("manager", {"_resource_manager"}),
+        ("actors", {"_resource_manager"}),
         ("handle", {"_actor_id"}),
     ],
 )
