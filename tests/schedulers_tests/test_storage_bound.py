@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from pyarrow.fs import LocalFileSystem
+from pyarrow.fs import FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from schedulers.budget import Budget
 from schedulers.checkpoint_keeper import CheckpointKeeper
@@ -215,6 +217,27 @@ class Disk(RuleBasedStateMachine):
 
 Disk.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestDisk = Disk.TestCase
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_store_measures_and_deletes_on_disks_and_elsewhere(tmp_path: Path, remote: bool) -> None:
+    where: FileSystem = PyFileSystem(FSSpecHandler(MemoryFileSystem())) if remote else LocalFileSystem()
+    folder = str(tmp_path)
+    for path in ("t/checkpoint_000001", "t/checkpoint_000002", "t/checkpoint_000003/inner", "t/other"):
+        where.create_dir(f"{folder}/{path}", recursive=True)
+        for name, size in {"alpha": 1, "weights": 9}.items():
+            with where.open_output_stream(f"{folder}/{path}/{name}") as stream:
+                stream.write(b"x" * size)
+    store = CheckpointStore(where, folder)
+    assert [store.size(f"t/checkpoint_00000{number}") for number in (1, 3, 4)] == [10, 10, 0]
+    assert store.delete("t/checkpoint_000001", ("alpha", "none")) == 1
+    assert store.delete("t/checkpoint_000001", ("alpha", "none")) == 1, "a second time changes nothing"
+    assert store.size("t/checkpoint_000001") == 1
+    assert store.delete("t/checkpoint_000002") == store.delete("t/checkpoint_000002") == 0
+    assert where.get_file_info(f"{folder}/t/checkpoint_000002").type == FileType.NotFound
+    assert store.delete_others("t", {"t/checkpoint_000001"}) == ["t/checkpoint_000003"]
+    assert store.delete_others("nobody", ()) == []
+    assert (store.size("t/checkpoint_000001"), store.size("t/checkpoint_000003"), store.size("t/other")) == (1, 0, 10)
 
 
 def test_what_a_driver_left_undeleted_is_deleted_by_the_next(tmp_path: Path) -> None:
