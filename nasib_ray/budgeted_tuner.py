@@ -15,6 +15,7 @@ from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, geometric_rungs
 from schedulers.budget import Budget
 from schedulers.budget_scheduler import BudgetScheduler, SweepCallback
+from schedulers.ledger import KEPT_CHECKPOINTS
 from schedulers.terms import Terms
 from schedulers.trial_source import TrialSource
 
@@ -71,6 +72,14 @@ def with_budget(
     for name, value in {"max_t": max_t, "grace_period": grace_period}.items():
         if value < 1:
             raise ValueError(f"{name} is {value}, but must be 1 or more")
+    kept = run_config.checkpoint_config
+    more = kept is not None and ((kept.num_to_keep or 0) > KEPT_CHECKPOINTS or kept.checkpoint_score_attribute)
+    if more and terms.get("max_storage_bytes") is not None:
+        raise ValueError(
+            f"max_storage_bytes is given, and a CheckpointConfig with num_to_keep {kept.num_to_keep} and "
+            f"checkpoint_score_attribute {kept.checkpoint_score_attribute!r}: under a bound each trial keeps its "
+            f"newest {KEPT_CHECKPOINTS} checkpoints at most, so leave these two out"
+        )
     halving = AsyncHalving(eta=eta, continue_at_once=False, rungs=geometric_rungs(grace_period, eta, max_t))
     terms.setdefault("max_concurrent", tune_config.max_concurrent_trials)
     terms.setdefault("full_epochs", max_t)

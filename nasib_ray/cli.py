@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from nasib_ray.version import __version__
 
 if TYPE_CHECKING:
     from nasib_ray.config import SweepConfig
+    from nasib_ray.results import Sweep
     from nasib_ray.sweep import Place
 
 INTERRUPTED = 130
@@ -56,6 +58,22 @@ NameOption = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="The sweep's folder there; an unfinished one of this name goes on."),
 ]
+MaxStorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-storage",
+        metavar="SIZE",
+        help="What checkpoints may take, as in '20 GB'; the worst searches lose their weights first. 'none': no bound.",
+    ),
+]
+DeadlineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        help="When everything must be saved and no device held: '2030-12-01 08:00', or '12 h' from now. 'none': never.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration, as in --set search.layers=6."),
@@ -81,6 +99,7 @@ def plan(
     config: ConfigFile = None,
     budget: BudgetOption = None,
     data: DataOption = None,
+    max_storage: MaxStorageOption = None,
     settings: SetOption = None,
 ) -> None:
     """Measure one epoch on this machine and say what a budget would buy; nothing is spent.
@@ -91,7 +110,7 @@ def plan(
     from nasib_ray.plan import make_plan, plan_report
 
     console = Console()
-    chosen = _load(config, settings, budget=budget, data=data)
+    chosen = _load(config, settings, budget=budget, data=data, max_storage=max_storage)
     with console.status("measuring one epoch") if console.is_terminal else nullcontext():
         made = make_plan(chosen)
     plan_report(console, made)
@@ -109,6 +128,8 @@ def sweep(
     data: DataOption = None,
     storage: StorageOption = None,
     name: NameOption = None,
+    max_storage: MaxStorageOption = None,
+    deadline: DeadlineOption = None,
     settings: SetOption = None,
 ) -> None:
     """Run many NASIB searches over k and lambda under one budget.
@@ -116,7 +137,8 @@ def sweep(
     Without --name a new name is made. An existing name with the same configuration goes on where it ended; with
     another configuration it is refused. Ctrl-C ends the sweep with everything saved.
     """
-    _run(_load(config, settings, budget=budget, data=data, storage=storage, name=name))
+    limits = {"max_storage": max_storage, "deadline": deadline}
+    _run(_load(config, settings, budget=budget, data=data, storage=storage, name=name, **limits))
 
 
 @app.command(epilog=_example("nasib-ray search --data digits --budget '2 cpu-minutes'"))
@@ -126,6 +148,8 @@ def search(
     data: DataOption = None,
     storage: StorageOption = None,
     name: NameOption = None,
+    max_storage: MaxStorageOption = None,
+    deadline: DeadlineOption = None,
     settings: SetOption = None,
 ) -> None:
     """Run one NASIB search with the whole budget, as the papers do.
@@ -133,14 +157,21 @@ def search(
     k and lambda are those of the configuration's first point, the papers' k = 0.1 unless it says otherwise.
     """
     alone = {"allocator": "equal-share", "searches": 1, "max_concurrent": 1}
-    _run(_load(config, settings, budget=budget, data=data, storage=storage, name=name, **alone))
+    limits = {"max_storage": max_storage, "deadline": deadline}
+    _run(_load(config, settings, budget=budget, data=data, storage=storage, name=name, **limits, **alone))
 
 
 @app.command(epilog=_example("nasib-ray resume ~/nasib_ray_results/first --budget '2 gpu-days'"))
-def resume(path: PathArgument, budget: BudgetOption = None) -> None:
+def resume(
+    path: PathArgument,
+    budget: BudgetOption = None,
+    max_storage: MaxStorageOption = None,
+    deadline: DeadlineOption = None,
+) -> None:
     """Go on with a sweep that was interrupted, from its journal alone.
 
-    A finished sweep changes nothing, unless --budget raises its budget: then it goes on.
+    A finished sweep changes nothing, unless --budget raises its budget: then it goes on. The bound on storage is the
+    last one that was given, and so is the deadline, as long as it has not passed.
     """
     from nasib_ray.config import SweepConfig
     from nasib_ray.results import load_sweep
@@ -151,7 +182,8 @@ def resume(path: PathArgument, budget: BudgetOption = None) -> None:
     if plain is None:
         raise ValueError(f"{path} was not begun by nasib-ray: run its own script again, which goes on with it")
     given, device = known.state.ledger.budget, known.state.settings["device"]
-    chosen = SweepConfig(**{**plain, "budget": budget or f"{given!r} {device}-seconds"})
+    limits = {"max_storage": max_storage or known.state.max_storage_bytes, "deadline": deadline or _ahead(known)}
+    chosen = SweepConfig(**{**plain, **limits, "budget": budget or f"{given!r} {device}-seconds"})
     if chosen.budget is not None and chosen.budget.device != device:
         raise ValueError(f"{path} is paid in {device.upper()} time, so its budget cannot be {chosen.budget}")
     if known.state.end == "finished" and chosen.budget is not None and chosen.budget.device_seconds == given:
@@ -224,6 +256,19 @@ def ledger(
     accounts_report(console, frame, known.status(), last)
     if csv is not None or parquet is not None:
         print(f"wrote {' and '.join(str(file) for file in (csv, parquet) if file is not None)}")
+
+
+def _ahead(sweep: Sweep) -> datetime | None:
+    """The deadline of a sweep's last run; None if it has passed, which is said: it was that run's."""
+    from nasib_ray.deadline import format_deadline
+
+    if sweep.state.deadline is None:
+        return None
+    deadline, now = datetime.fromtimestamp(sweep.state.deadline).astimezone(), datetime.now().astimezone()
+    if deadline > now:
+        return deadline
+    print(f"the deadline {format_deadline(deadline)} has passed, so that this run has none; --deadline gives it one")
+    return None
 
 
 def _load(config: Path | None, settings: list[str] | None, **given: Any) -> SweepConfig:

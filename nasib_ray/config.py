@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -22,16 +23,18 @@ from pydantic import (
 )
 
 from nasib_ray.config_file import SECTIONS, read_config_file, with_overrides, with_values
+from nasib_ray.deadline import parse_deadline
 from nasib_ray.problems import Problems, keys_of, problems_of, unknown_key, wrong_value
 from nasib_ray.search_space import SearchSpace
 from schedulers.budget import Budget, Device
+from schedulers.sizes import parse_size
 from trainables.settings import BUILTIN_NAMES, DataSettings, SearchSettings
 
 DEFAULT_STORAGE = "~/nasib_ray_results"
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # These may change when a sweep goes on.
-_CHANGEABLE = ("budget", "storage", "name", "max_concurrent", "price_per_hour")
+_CHANGEABLE = ("budget", "storage", "name", "max_concurrent", "max_storage", "deadline", "price_per_hour")
 
 
 def _budget(value: Any) -> Budget:
@@ -40,6 +43,14 @@ def _budget(value: Any) -> Budget:
 
 def _budget_text(budget: Budget) -> str:
     return str(budget)
+
+
+def _size(value: Any) -> int | None:
+    return None if value in (None, "none") else parse_size(value)
+
+
+def _deadline(value: Any) -> datetime | None:
+    return None if value in (None, "none") else parse_deadline(value, datetime.now().astimezone())
 
 
 def _search(value: Any) -> SearchSpace:
@@ -116,6 +127,9 @@ class SweepConfig(BaseModel):
         continue_at_once: Whether a search that is the best at its rung so far goes on at once.
         trial: What one trial holds. None: one device of the budget's kind.
         max_concurrent: The most trials at once. None: as many as there is room for.
+        max_storage: What all checkpoints may take, as in "20 GB"; in bytes. None: no bound.
+        deadline: When everything must be saved and no device held any more; a duration, as in "12 h", counts from the
+            moment when the configuration is made. None: there is none.
         seed: Of everything: suggestions, splits, and each trial's own seed.
         storage: The folder, or the URI, under which results are kept.
         name: Of the sweep: its folder in ``storage``. None: a new one is made.
@@ -141,6 +155,8 @@ class SweepConfig(BaseModel):
     continue_at_once: Annotated[bool, Field(strict=True)] = True
     trial: TrialResources = TrialResources()
     max_concurrent: Count | None = None
+    max_storage: Annotated[int | None, BeforeValidator(_size)] = None
+    deadline: Annotated[datetime | None, BeforeValidator(_deadline)] = None
     seed: Annotated[int, Field(ge=0, strict=True)] = 0
     storage: Text = DEFAULT_STORAGE
     name: Text | None = None

@@ -21,9 +21,10 @@ from nasib_ray.quiet_ray import usable_cpus
 from schedulers.allocation import SLICE_MARGIN, planned_horizon
 from schedulers.allocators import rungs_of_horizon
 from schedulers.budget import Budget, format_device_seconds
+from schedulers.ledger import KEPT_CHECKPOINTS
 from schedulers.rules import Rules
-
-_KEPT_CHECKPOINTS = 2
+from schedulers.sizes import format_size
+from schedulers.storage_bound import told_too_small
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Plan:
         begun: About how many searches will be begun, if one in eta goes on at every rung.
         rungs: Epochs at which searches are compared.
         wall_seconds: How long the budget keeps all slots running.
-        disk_bytes: What the checkpoints of all searches take.
+        disk_bytes: What the checkpoints of all searches take without a bound, the next ones included.
+        max_storage: What they may take, in bytes; None: no bound.
         price: Money for the whole budget, if a price is set.
     """
 
@@ -76,6 +78,7 @@ class Plan:
     rungs: list[int]
     wall_seconds: float
     disk_bytes: int
+    max_storage: int | None
     price: float | None
 
 
@@ -87,7 +90,8 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
         progress: Told of data that are being prepared.
 
     Raises:
-        ValueError: If there is no budget, this machine cannot hold a trial, or the budget buys no epoch.
+        ValueError: If there is no budget, this machine cannot hold a trial, the budget buys no epoch, or `max_storage`
+            cannot hold the checkpoints of what runs at once.
     """
     held, budget = config.resources, config.budget
     assert budget is not None, "resources are known only under a budget"
@@ -104,6 +108,9 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     if budget.device_seconds < least:
         enough = format_device_seconds(math.ceil(1.5 * least), budget.device)
         raise ValueError(f"a budget of {budget} is too small for one epoch of one search; about {enough} would do")
+    bound, room = config.max_storage, KEPT_CHECKPOINTS * measured.checkpoint_bytes * slots
+    if bound is not None and bound < room:
+        raise ValueError(told_too_small(bound, measured.checkpoint_bytes, slots))
     horizon = planned_horizon(budget.device_seconds, boots, config.searches, slots, epoch)
     epochs = (budget.device_seconds - boots) / epoch
     rungs = [] if config.allocator == "equal-share" else rungs_of_horizon(horizon, config.rungs)
@@ -120,7 +127,8 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
         begun=begun,
         rungs=rungs,
         wall_seconds=budget.device_seconds / (slots * devices),
-        disk_bytes=_KEPT_CHECKPOINTS * measured.checkpoint_bytes * begun,
+        disk_bytes=measured.checkpoint_bytes * (KEPT_CHECKPOINTS * begun + slots),
+        max_storage=config.max_storage,
         price=None if config.price_per_hour is None else config.price_per_hour * budget.device_seconds / 3600,
     )
 
@@ -204,8 +212,9 @@ def plan_report(console: Console, plan: Plan) -> None:
         "full search": f"{plan.horizon} epochs; the budget buys {plan.full_searches} of them",
         "rungs": f"{rungs}; about {plan.begun} searches will be begun",
         "wall-clock": _duration(plan.wall_seconds),
-        "memory": f"{_bytes(measured.memory_bytes)} a trial",
-        "disk": f"{_bytes(plan.disk_bytes)} of checkpoints, {_bytes(measured.checkpoint_bytes)} each",
+        "memory": f"{format_size(measured.memory_bytes)} a trial",
+        "disk": f"up to {format_size(plan.disk_bytes)} of checkpoints, {format_size(measured.checkpoint_bytes)} each",
+        **({} if plan.max_storage is None else {"max_storage": _bound_text(plan, plan.max_storage)}),
     }
     if plan.price is not None:
         rows["price"] = f"{plan.price:,.2f}"
@@ -214,12 +223,13 @@ def plan_report(console: Console, plan: Plan) -> None:
     console.print(table)
 
 
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
+def _bound_text(plan: Plan, bound: int) -> str:
+    """What a bound on storage does to the searches that do not run."""
+    if plan.disk_bytes <= bound:
+        return f"{format_size(bound)}, which is enough for all of them"
+    others = max(0, plan.begun - plan.slots)
+    keep = min(others, bound // plan.measured.checkpoint_bytes - KEPT_CHECKPOINTS * plan.slots)
+    return f"{format_size(bound)}, which holds the weights of {keep} of {others} searches that do not run, the best"
 
 
 def _duration(seconds: float) -> str:

@@ -28,6 +28,7 @@ from nasib_ray.tables import (
     incumbent_value,
     metric_value,
     states_line,
+    storage_line,
     telling_settings,
     trials_table,
 )
@@ -182,6 +183,8 @@ class Progress:
         if before is None:
             names = telling_settings(sweep_status(state, alive=True))
             return f"trial {search.id} begins: {described_settings(search.config, names, self._signs)}"
+        if search.state == "not resumable":
+            return f"trial {search.id} cannot be resumed any more after {epochs}: {search.why}"
         if search.state == "finished":
             metric = state.settings.get("metric")
             return f"trial {search.id} finished after {epochs}: best {metric} {metric_value(metric, search.best_value)}"
@@ -234,6 +237,9 @@ def _report(console: Console, status: SweepStatus, path: str) -> None:
     console.print(account_table(status, signs))
     console.print()
     _tell(console, "results", path)
+    _tell(console, "storage", storage_line(status))
+    if status["state"] == "running" and status["deadline"] is not None:
+        _tell(console, "deadline", status["deadline"])
     why = f": {status['why']}" if status["why"] else ""
     _tell(console, "state", f"{status['state']}{why}", STATE_STYLES[status["state"]])
     place = shlex.quote(path)

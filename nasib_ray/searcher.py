@@ -145,11 +145,11 @@ def told_trials(
     """The searches as Optuna is told of them, in the order in which they were made.
 
     Finished ones are complete, with the last value that they reported: all have come to clock 1 then, while the best
-    value is a maximum over more looks the longer a search ran. Paused ones are pruned, which TPE ranks by how far they
-    came, then by their last value. Whoever has reported nothing yet counts as running. Of more than MOST_TOLD, all
-    finished ones are taken first, then those that came furthest.
+    value is a maximum over more looks the longer a search ran. Paused ones, resumable or not, are pruned, which TPE
+    ranks by how far they came, then by their last value. Whoever may go on and has reported nothing yet counts as
+    running. Of more than MOST_TOLD, all finished ones are taken first, then those that came furthest.
     """
-    states = {"finished": 0, "paused": 1, "running": 1, "failed": 2}
+    states = {"finished": 0, "paused": 1, "running": 1, "not resumable": 1, "failed": 2}
     ranked = sorted(searches, key=lambda search: (states[search.state], -search.epochs, -search.index))
     told = []
     for search in sorted(ranked[:MOST_TOLD], key=lambda search: search.index):
@@ -157,11 +157,11 @@ def told_trials(
         if point is None:
             continue
         state, value = TrialState.RUNNING, None
-        if search.state == "failed" or (search.state == "finished" and not search.curve):
+        if search.state == "failed" or (not search.unfinished and not search.curve):
             state = TrialState.FAIL
         elif search.state == "finished":
             state, value = TrialState.COMPLETE, search.curve[-1][1]
-        elif search.state == "paused" and search.curve:
+        elif search.state in ("paused", "not resumable") and search.curve:
             state = TrialState.PRUNED
         told.append(
             create_trial(

@@ -37,7 +37,8 @@ class TrialStatus(_Lambda):
     Attributes:
         id: The trial's id, also the name of its folder.
         index: 0 for the first search, 1 for the second, ...
-        state: ``running`` while it holds a grant, else ``paused``, ``finished`` or ``failed``.
+        state: ``running`` while it holds a grant, else ``paused``, ``finished``, ``failed``, or ``not resumable``: it
+            was paused, and its weights made room.
         k: The exploring policy's share in the last epoch; in (0, 1].
         lambda: The exploiting policy's divisor of alpha; above 0.
         epochs: Whole epochs done.
@@ -122,6 +123,9 @@ class SweepStatus(TypedDict):
         left_device_seconds: Neither held nor promised.
         epoch_device_seconds: What the sweep's first epoch took; None before.
         full_horizon: Epochs of a full search; None before an epoch was measured.
+        stored_bytes: What its checkpoints take.
+        max_storage_bytes: What they may take; None: no bound.
+        deadline: When everything must be saved, of its newest run; None: there is none.
         trials: Every search, in the order in which they were made.
         incumbent: The best search; None before the first ranked report.
     """
@@ -140,6 +144,9 @@ class SweepStatus(TypedDict):
     left_device_seconds: float
     epoch_device_seconds: float | None
     full_horizon: int | None
+    stored_bytes: int
+    max_storage_bytes: int | None
+    deadline: str | None
     trials: list[TrialStatus]
     incumbent: IncumbentStatus | None
 
@@ -168,6 +175,9 @@ def sweep_status(state: SweepState, alive: bool) -> SweepStatus:
         "left_device_seconds": max(0.0, ledger.free),
         "epoch_device_seconds": state.epoch_device_seconds,
         "full_horizon": state.full_horizon,
+        "stored_bytes": state.stored_bytes,
+        "max_storage_bytes": state.max_storage_bytes,
+        "deadline": _iso(state.deadline or 0.0),
         "trials": [trial_status(state, search) for search in state.searches.values()],
         "incumbent": incumbent_status(state),
     }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from ray.tune import Callback, RunConfig, TuneConfig, Tuner, with_resources
 
 from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
+from nasib_ray.deadline import check_ahead
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.results import JOURNAL, Sweep, load_sweep, sweep_exists
 from nasib_ray.searcher import StudySearcher, first_trial
@@ -94,10 +96,12 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         The sweep as it ended; ``.state.end`` says how.
 
     Raises:
-        ValueError: If no budget is given, the place holds another sweep, or no node can hold a trial.
+        ValueError: If no budget is given, the deadline has passed, the place holds another sweep, or no node can hold
+            a trial.
     """
     held, budget = config.resources, config.budget
     assert budget is not None, "resources are known only under a budget"
+    check_ahead(config.deadline, datetime.now().astimezone())
     place = place or Place.of(config)
     known = check_same(config, place)
     if known is not None and known.state.end == "finished" and budget.device_seconds == known.state.ledger.budget:
@@ -107,6 +111,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
     with quiet_tune(), ray_for_sweep() as cluster:
         check_room(needs)
         # Imported behind the start of Ray, whose workers import it meanwhile.
+        from trainables.checkpoint import KEPT_FILES
         from trainables.data import load_dataset
         from trainables.fits import check_fits
         from trainables.manifest import verify_checkpoint
@@ -128,6 +133,9 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
             horizon_key="horizon",
             slice_key="slice_seconds",
             max_concurrent=config.max_concurrent,
+            deadline=None if config.deadline is None else config.deadline.timestamp(),
+            max_storage_bytes=config.max_storage,
+            kept_files=KEPT_FILES,
             verify=verify_checkpoint,
             settings={"config": config.to_plain(), "versions": versions()},
         )

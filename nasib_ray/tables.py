@@ -15,11 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from nasib_ray.status import SweepStatus, TrialStatus, single_values
+from schedulers.sizes import format_size
 
 LABEL_WIDTH = 13
 """Characters before what a label is about."""
 
-STATE_STYLES = {"running": "green", "paused": "", "finished": "cyan", "failed": "red", "interrupted": "yellow"}
+STATE_STYLES = {
+    "running": "green",
+    "paused": "",
+    "not resumable": "dim",
+    "finished": "cyan",
+    "failed": "red",
+    "interrupted": "yellow",
+}
 
 _WIDE = 100
 _LONGEST_METRIC = 10
@@ -189,6 +197,13 @@ def budget_line(status: SweepStatus) -> str:
         for part in ("spent_device_seconds", "granted_device_seconds", "left_device_seconds")
     )
     return f"{spent} of {budget / size:,.2f} {device}-{unit}s spent, {granted} granted, {left} left"
+
+
+def storage_line(status: SweepStatus) -> str:
+    """What checkpoints take, and may take."""
+    bound = status["max_storage_bytes"]
+    rest = "" if bound is None else f" of the {format_size(bound)} that they may take"
+    return f"{format_size(status['stored_bytes'])} of checkpoints{rest}"
 
 
 def states_line(status: SweepStatus, slots: int | None = None) -> str:

@@ -123,9 +123,10 @@ class AsyncHalving(Allocator):
                 return Slice(search.id, epochs, sweep.full_horizon, "continue")
         return None
 
-    def _ranked(self, sweep: SweepView) -> list[SearchRecord]:
-        """The searches that wait and have epochs to go, the best first."""
-        waiting = [search for search in sweep.waiting if search.epochs < (search.horizon or sweep.full_horizon or 0)]
+    def _ranked(self, sweep: SweepView, growing: bool = False) -> list[SearchRecord]:
+        """The searches that wait and have epochs to go, the best first; ``growing`` if a first horizon may be any."""
+        full = math.inf if growing else sweep.full_horizon or 0
+        waiting = [search for search in sweep.waiting if search.epochs < (search.horizon or full)]
         return sorted(waiting, key=lambda search: (-self._best.get(search.id, -math.inf), search.index))
 
     def _promotable(self, rung: int, pausable: bool) -> set[str]:
@@ -166,9 +167,8 @@ class AsyncHalving(Allocator):
         """
         full = sweep.full_horizon
         assert full is not None, "the endgame begins after the plan"
-        waiting = self._ranked(sweep)
         alone = sweep.horizon_told and not sweep.more_searches and sweep.unfinished <= sweep.slots
-        wall_seconds = sweep.wall_seconds_left
+        waiting, wall_seconds = self._ranked(sweep, growing=alone), sweep.wall_seconds_left
         if alone:
             wall_seconds *= sweep.slots / max(1, sweep.unfinished)
         for search in waiting:

@@ -13,6 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from schedulers.allocation import Allocator
 from schedulers.brief_store import brief
+from schedulers.checkpoint_store import CheckpointStore
 from schedulers.clock import WallClock
 from schedulers.core import SweepCore
 from schedulers.ending import FAILURES_IN_A_ROW
@@ -33,6 +34,7 @@ from schedulers.tune_internals import (
     forget_reset,
     has_raised,
     reuse_actors,
+    tell,
     unwrapped,
 )
 
@@ -75,7 +77,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._run: SweepRun | None = None
         self._clock = WallClock()
         self._folder = ""
-        self._pausable = self._reusable = False
+        self._pausable = self._reusable = self._goes_on = False
         self._reported: dict[str, int] = {}
         self._verified: set[str] = set()
         self._unheard: set[str] = set()
@@ -112,6 +114,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._source = source
         self._pausable = saves_checkpoints(trainable)
         self._reusable = trainable.reset_config is not Trainable.reset_config
+        self._goes_on = self.terms.slice_key is None or hasattr(trainable, "go_on")
         folder = f"{self._folder}/{JOURNAL_FOLDER}"
         self._journal = Journal.open(
             storage.storage_filesystem, folder, self._clock, lease_seconds=self.terms.lease_seconds
@@ -166,10 +169,14 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         core = SweepCore(self._journal, self.state, self._allocator, self._clock, rules)
         filesystem = brief(trial.storage.storage_filesystem)
         storage = StorageWatch(filesystem, self._folder, self.state.next_saves_bytes, self._clock)
-        self._run = SweepRun(core, self._journal, terms, needs, self.interruption, storage, self._limit, self._clock)
+        store = CheckpointStore(filesystem, self._folder)
+        self._run = SweepRun(
+            core, self._journal, terms, needs, self.interruption, storage, store, self._limit, self._clock
+        )
         self._journal.set_snapshot(self.state.to_json)
         settings = {"device": budget.device, "trainable": trial.trainable_name, **terms.settings}
         core.enter_run(budget, settings, self._run.slots(), _UNSEEN_SECONDS[cluster_is_own()])
+        core.append("limits", max_storage_bytes=terms.max_storage_bytes, deadline=terms.deadline)
 
     @property
     def _running(self) -> SweepRun:
@@ -222,7 +229,9 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             dismiss_trials(raw)
             return None
         run = self._running
-        run.controller = raw
+        begins, run.controller = run.controller is None, raw
+        if begins:
+            run.make_room()
         raw.update_max_pending_trials(run.slots() + 1)
         if self._reusable:
             reuse_actors(raw)
@@ -289,6 +298,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         search = self.state.searches[name]
         forget_reset(unwrapped(controller), trial)
         run.tick()
+        run.keeper.crashed(name)
         blameless = run.cannot_save(why)
         run.core.crashed(name, why, blameless)
         if blameless:
@@ -318,8 +328,10 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
                 run.core.saving(name)
             return str(TrialScheduler.CONTINUE)
         complete = verdict == "stop" and run.core.complete(self.state.searches[name])
-        # One that is told its slice must be given a new configuration, and so be paused.
-        if not complete and self.terms.slice_key is None and run.goes_on_at_once(name):
+        stays = self._goes_on and not complete and not result.get("interrupted")
+        if stays and (told := run.goes_on_at_once(name)) is not None:
+            if self.terms.slice_key is not None:
+                tell(trial, told)
             return str(TrialScheduler.CONTINUE)
         run.core.saving(name)
         if verdict == "pause":
@@ -350,8 +362,13 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         path = str(checkpoint.path).removeprefix(f"{self._folder}/")
         self._verified.add(path)
         iteration = self._reported.get(trial.trial_id) or trial.last_result.get("training_iteration", 0)
-        self._running.core.checkpointed(trial.trial_id, path, iteration)
+        self._running.core.checkpointed(trial.trial_id, path, iteration, self._running.keeper.size(path))
         self._forgive(trial)
+
+    def make_room(self) -> None:
+        """Keep checkpoints within their bound; called by the SweepCallback once Tune knows a new one too."""
+        if not self.ended:
+            self._running.make_room()
 
     def leave(self) -> None:
         """Nothing is left to do, or Tune's loop has ended: whatever was still at work is lost."""
@@ -393,6 +410,10 @@ class SweepCallback(Callback):  # type: ignore[misc]
     ) -> None:
         """A checkpoint is on disk."""
         self._scheduler.saved(trial, checkpoint)
+
+    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Tune has taken note of a checkpoint, and deleted the oldest one."""
+        self._scheduler.make_room()
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """The experiment is over."""

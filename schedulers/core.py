@@ -314,8 +314,12 @@ class SweepCore:
         end = search.horizon if self.rules.horizon_told else self.state.full_horizon
         return end is not None and search.epochs >= end
 
-    def keep_slot(self, name: str, slots: int, busy: Collection[str]) -> bool:
-        """Whether a trial at the end of its slice goes on in its process at once; if so, its next grant is booked."""
+    def keep_slot(self, name: str, slots: int, busy: Collection[str]) -> float | None:
+        """Book the next grant of a trial at the end of its slice if it is to go on in its process at once.
+
+        Returns:
+            Wall seconds that it may step; None if it does not go on.
+        """
         search = self.state.searches[name]
         self.append("state", trial=name, state="paused", why="slice ended")
         own = [search.grant] if search.grant is not None else []
@@ -324,9 +328,8 @@ class SweepCore:
         if piece is None or piece.search != name:
             # It rests when it has saved: if the driver dies before that, what it has not saved is lost.
             self.append("state", trial=name, state="running", why="slice ended, to be saved")
-            return False
-        self.book(piece, search, view, own[0] if own else None)
-        return True
+            return None
+        return self.book(piece, search, view, own[0] if own else None)
 
     def _settle_training(self, name: str, step_seconds: float) -> None:
         """Kind train is the reported step time; what was held beside it in this time is set-up."""
@@ -352,12 +355,12 @@ class SweepCore:
         """Take note that a trial was asked to save."""
         self._saving.setdefault(name, self._clock.monotonic())
 
-    def checkpointed(self, name: str, path: str, iteration: int) -> None:
-        """Enter a checkpoint that is on disk."""
+    def checkpointed(self, name: str, path: str, iteration: int, size: int = 0) -> None:
+        """Enter a checkpoint that is on disk; its size is in bytes, 0 if nobody knows it."""
         self.post()
         since = self._saving.pop(name, None)
         search = self.state.searches[name]
-        self.append("checkpoint", trial=name, path=path, epochs=search.epochs, iteration=iteration)
+        self.append("checkpoint", trial=name, path=path, epochs=search.epochs, iteration=iteration, bytes=size)
         # To disk with the next tick: Tune has deleted the checkpoint that was known as the oldest.
         self._posted = -math.inf
         if since is not None and self._clock.monotonic() - since > (self.state.save_seconds or 0.0):

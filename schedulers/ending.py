@@ -36,6 +36,8 @@ def ending(
     Returns:
         ``finished``, ``interrupted`` or ``failed``, and why in words.
     """
+    if state.refused:
+        return "failed", state.refused
     if interrupted:
         return "interrupted", interrupted
     if error := barren(state):

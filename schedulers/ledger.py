@@ -85,7 +85,8 @@ class Ledger:
         A charge whose grant is already closed (a late event) is still device-time held and is counted as such.
 
         Args:
-            record: A record with ``event`` one of budget, grant, charge, relabel, release, checkpoint, checkpoint-lost.
+            record: A record with ``event`` one of budget, grant, charge, relabel, release, checkpoint, checkpoint-lost,
+                weights-dropped.
 
         Raises:
             AssertionError: If a grant is booked that the budget does not cover, or a kind is unknown.
@@ -103,6 +104,8 @@ class Ledger:
                 self.grants.pop(record["grant"], None)
             case "checkpoint":
                 self._save(record["trial"], record["path"])
+            case "weights-dropped":
+                self._give_up(record["trial"], record["path"])
             case "checkpoint-lost":
                 for kind, amount in self.saved.get(record["trial"], {}).pop(record["path"], {}).items():
                     unsaved = self.unsaved.setdefault(record["trial"], {})
@@ -132,6 +135,14 @@ class Ledger:
         saved[path] = self.unsaved.pop(trial, {})
         for oldest in list(saved)[:-KEPT_CHECKPOINTS]:
             del saved[oldest]
+
+    def _give_up(self, trial: str, path: str) -> None:
+        """Nothing is lost: what a checkpoint held is in the one after it, which would lose it too."""
+        saved = self.saved.get(trial, {})
+        held = saved.pop(path, {})
+        for kind, amount in held.items() if saved else ():
+            newest = saved[next(reversed(saved))]
+            newest[kind] = newest.get(kind, 0.0) + amount
 
     def _relabel(self, trial: str, source: str, target: str, amount: float) -> None:
         assert source in KINDS, f"{source!r} is none of the kinds {KINDS}"

@@ -12,6 +12,8 @@ from ray.tune.experiment import Trial
 
 from schedulers.actor_watch import ActorWatch
 from schedulers.allocation import Slice, SweepView
+from schedulers.checkpoint_keeper import CheckpointKeeper
+from schedulers.checkpoint_store import CheckpointStore
 from schedulers.clock import Clock
 from schedulers.core import SweepCore
 from schedulers.interruption import Interruption
@@ -30,6 +32,7 @@ from schedulers.tune_internals import (
     drop_idle,
     error_of,
     forget_actors,
+    forget_checkpoint,
     kill_own_ray,
     pump,
 )
@@ -43,7 +46,7 @@ _NOTHING_NEW = "Nothing new is started before it can be written."
 _WARNING_SECONDS = 60.0
 _WAITING_SECONDS = 0.5
 _CLOSING_SECONDS = 5.0
-"""So much before its deadline, besides what saving takes, a sweep begins to stop."""
+"""So much before its deadline, besides what a step and saving take, a sweep begins to stop."""
 
 
 class ClusterLostError(RuntimeError):
@@ -60,10 +63,12 @@ class SweepRun:
         needs: The resources of one trial, by Ray's names.
         interruption: Tells whether the sweep should stop.
         storage: Tells whether the sweep's folder can be written.
+        store: The checkpoints there.
         limit: The most trials at once; None: as many as fit the live nodes.
 
     Attributes:
         controller: Tune's, once it has called.
+        keeper: Keeps checkpoints within their bound.
         ended: Whether the end is written; nothing may be entered after it.
     """
 
@@ -75,12 +80,14 @@ class SweepRun:
         needs: dict[str, float],
         interruption: Interruption,
         storage: StorageWatch,
+        store: CheckpointStore,
         limit: int | None,
         clock: Clock,
     ) -> None:
         self.core = core
         self.controller: TuneController | None = None
         self.ended = False
+        self.keeper = CheckpointKeeper(core, store, terms, self.active)
         self._journal = journal
         self._terms = terms
         self._needs = needs
@@ -102,6 +109,9 @@ class SweepRun:
 
     def slots(self) -> int:
         """How many trials can run now on the live nodes."""
+        return self.keeper.slots(self._fitting())
+
+    def _fitting(self) -> int:
         fits = self._nodes.slots(self._needs)
         return fits if self._limit is None else min(fits, self._limit)
 
@@ -155,14 +165,18 @@ class SweepRun:
             assert search.grant is not None, f"search {search.id} has no grant though one was booked"
             self._watch.hand_over(search.id, search.grant)
         self._flush_grant()
+        self.make_room()
         return self._terms.told(piece.horizon, seconds)
 
-    def goes_on_at_once(self, name: str) -> bool:
-        """Whether a trial at the end of its slice keeps its process; if so, its next grant is booked, durably."""
-        if self.leaving(name) or not self.core.keep_slot(name, self.slots(), self.busy()):
-            return False
+    def goes_on_at_once(self, name: str) -> dict[str, Any] | None:
+        """What a trial at the end of its slice is told if it keeps its process; its next grant is booked, durably."""
+        if self.leaving(name):
+            return None
+        seconds = self.core.keep_slot(name, self.slots(), self.busy())
+        if seconds is None:
+            return None
         self._flush_grant()
-        return True
+        return self._terms.told(self.core.state.searches[name].horizon, seconds)
 
     def _flush_grant(self) -> None:
         """Nothing runs on a grant that is not on disk: wait for the disk, and guard the cap meanwhile."""
@@ -183,6 +197,28 @@ class SweepRun:
         if now - self._warned >= _WARNING_SECONDS:
             self._warned = now
             logger.warning("%s", what)
+
+    # Storage
+
+    def make_room(self) -> None:
+        """Keep checkpoints within their bound; the sweep stops if it cannot go on under it."""
+        raw = self.controller
+        if raw is None or self.ended:
+            return
+        if why := self.keeper.refusal(self._fitting()):
+            self._interruption.want(why)
+            return
+        trials = {trial.trial_id: trial for trial in raw.get_trials()}
+
+        def forget(search: SearchRecord, path: str) -> None:
+            trial = trials.get(search.id)
+            if trial is None:
+                return  # Of an earlier run, and not handed out again yet.
+            forget_checkpoint(trial, f"{trial.storage.experiment_fs_path}/{path}")
+            if search.state == "not resumable":
+                raw.stop_trial(trial)
+
+        self.keeper.make_room(forget)
 
     # Time
 
@@ -248,9 +284,12 @@ class SweepRun:
         if self._terms.deadline is None:
             return
         left = self._terms.deadline - self._clock.time()
-        if left <= self.core.closing_seconds + _CLOSING_SECONDS:
+        steps = [self.core.state.searches[name].slowest_seconds for name in self._active]
+        # A trial that cannot be told to stop ends its step first.
+        ending = 0.0 if self._terms.slice_key else 1.5 * max(steps, default=0.0)
+        if left <= self.core.closing_seconds + _CLOSING_SECONDS + ending:
             self._interruption.want("its deadline is near")
-        if left <= 0:
+        if left <= self.core.rules.grace_seconds:
             for name in self._watch.kill(raw, self._held):
                 logger.warning("trial %s was killed: it had not saved when the deadline came", name)
 

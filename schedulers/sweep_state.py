@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from schedulers.ledger import KEPT_CHECKPOINTS, Ledger
 
-SearchStatus = Literal["running", "paused", "finished", "failed"]
+SearchStatus = Literal["running", "paused", "finished", "failed", "not resumable"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class SearchRecord:
         id: The trial's id, also the name of its folder.
         index: 0 for the first search of the sweep, 1 for the second, ...
         config: The trial's configuration as it was suggested, without horizon and slice.
-        state: ``running`` while it holds a grant, else ``paused``, ``finished`` or ``failed``.
+        state: ``running`` while it holds a grant, else ``paused``, ``finished``, ``failed``, or ``not resumable``: it
+            was paused, and its weights were given up for the room that they took.
         epochs: Whole epochs done that have not been lost.
         target: Epochs at which its present slice ends.
         horizon: Epochs that it may expect over its whole life; None as long as no epoch was measured.
@@ -65,8 +66,10 @@ class SearchRecord:
         slowest_seconds: Wall seconds of its slowest epoch.
         latest: The metrics of its last report.
         best_value: The best ranked value so far, and ``best_metrics`` the report that had it.
-        checkpoints: Its newest checkpoints, oldest first.
+        checkpoints: Its newest checkpoints that can be loaded, oldest first.
         lost_checkpoints: Those that were found damaged, oldest first.
+        given_up: Those that were given up, and have not been deleted yet.
+        remains: What stays of its newest checkpoint once its weights are deleted, if anything does.
         failures: Failures in a row without a new checkpoint.
         grant: The grant that it holds, if any.
         why: Why it is in its state, in words.
@@ -87,6 +90,8 @@ class SearchRecord:
     best_metrics: dict[str, Any] = field(default_factory=dict)
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
     lost_checkpoints: list[LostCheckpoint] = field(default_factory=list)
+    given_up: list[CheckpointRecord] = field(default_factory=list)
+    remains: CheckpointRecord | None = None
     failures: int = 0
     grant: str | None = None
     why: str = ""
@@ -95,6 +100,12 @@ class SearchRecord:
     def unfinished(self) -> bool:
         """Whether it could go on."""
         return self.state in ("running", "paused")
+
+    @property
+    def stored_bytes(self) -> int:
+        """What its checkpoints take where they are stored, as far as their sizes are known."""
+        rest = self.remains.bytes if self.remains else 0
+        return sum(kept.bytes for kept in (*self.checkpoints, *self.given_up)) + rest
 
 
 @dataclass
@@ -111,6 +122,10 @@ class SweepState:
         boot_seconds: The longest wall seconds from a booked grant to the first step of a new process.
         reset_seconds: The same for a process that was used again.
         save_seconds: The longest wall seconds that a checkpoint took.
+        largest_checkpoint_bytes: The size of the largest checkpoint so far; 0 before the first one.
+        max_storage_bytes: What checkpoints may take in the newest run; None: whatever they do.
+        deadline: Unix seconds of the newest run's deadline; None: it has none.
+        refused: Why the newest run cannot go on under what it was told; empty if it can.
         runs: How many drivers have worked on the sweep.
         booked: How many grants were booked, ever; numbers the next one.
         end: How the newest run ended (``finished``, ``interrupted``, ``failed``); empty while it goes on.
@@ -128,6 +143,10 @@ class SweepState:
     boot_seconds: float | None = None
     reset_seconds: float | None = None
     save_seconds: float | None = None
+    largest_checkpoint_bytes: int = 0
+    max_storage_bytes: int | None = None
+    deadline: float | None = None
+    refused: str = ""
     runs: int = 0
     booked: int = 0
     end: str = ""
@@ -159,7 +178,11 @@ class SweepState:
                 self.mode = record["mode"]
             case "run":
                 self.runs += 1
-                self.end = self.end_why = ""
+                self.end = self.end_why = self.refused = ""
+            case "limits":
+                self.max_storage_bytes, self.deadline = record["max_storage_bytes"], record["deadline"]
+            case "refused":
+                self.refused = record["why"]
             case "plan":
                 self.epoch_device_seconds = record["epoch_device_seconds"]
                 self.full_horizon = record["full_horizon"]
@@ -181,9 +204,12 @@ class SweepState:
             case "report" if search is not None:
                 self._report(search, record)
             case "checkpoint" if search is not None:
-                made = CheckpointRecord(record["path"], record["epochs"], record["iteration"])
+                size = record.get("bytes", 0)
+                made = CheckpointRecord(record["path"], record["epochs"], record["iteration"], size)
                 search.checkpoints = [*search.checkpoints, made][-KEPT_CHECKPOINTS:]
+                search.given_up = [gone for gone in search.given_up if gone.path != record["path"]]
                 search.failures = 0
+                self.largest_checkpoint_bytes = max(self.largest_checkpoint_bytes, size)
             case "checkpoint-lost" if search is not None:
                 search.checkpoints = [kept for kept in search.checkpoints if kept.path != record["path"]]
                 back, seconds = search.epochs - record["epochs"], record.get("device_seconds", 0.0)
@@ -192,6 +218,15 @@ class SweepState:
                 search.epochs, search.why = record["epochs"], record["why"]
                 # What it failed of is known now; it may fail as often again with the one before.
                 search.failures = 0
+            case "weights-dropped" if search is not None:
+                search.given_up += [kept for kept in search.checkpoints if kept.path == record["path"]]
+                search.checkpoints = [kept for kept in search.checkpoints if kept.path != record["path"]]
+                if search.state == "paused" and not search.checkpoints:
+                    search.state, search.why = "not resumable", record["why"]
+            case "weights-deleted" if search is not None:
+                for gone in [gone for gone in search.given_up if gone.path == record["path"]]:
+                    search.given_up.remove(gone)
+                    search.remains = replace(gone, bytes=record["bytes"]) if record["bytes"] else search.remains
             case "state" if search is not None:
                 search.state, search.why = record["state"], record["why"]
             case "failure" if search is not None:
@@ -241,8 +276,13 @@ class SweepState:
 
     def next_saves_bytes(self) -> int:
         """About how much the next checkpoints take, one of each running search; 0 as long as there is none."""
-        largest = max((made.bytes for search in self.searches.values() for made in search.checkpoints), default=0)
-        return largest * max(1, sum(search.state == "running" for search in self.searches.values()))
+        running = sum(search.state == "running" for search in self.searches.values())
+        return self.largest_checkpoint_bytes * max(1, running)
+
+    @property
+    def stored_bytes(self) -> int:
+        """What all checkpoints take where they are stored, as far as their sizes are known."""
+        return sum(search.stored_bytes for search in self.searches.values())
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain data, for a snapshot."""
@@ -253,9 +293,12 @@ class SweepState:
         """The state that :meth:`to_json` wrote (also after a round trip through JSON text)."""
         searches = {}
         for name, fields in data["searches"].items():
-            checkpoints = [CheckpointRecord(**made) for made in fields["checkpoints"]]
+            kept = {
+                key: [CheckpointRecord(**made) for made in fields.get(key, ())] for key in ("checkpoints", "given_up")
+            }
+            remains = CheckpointRecord(**fields["remains"]) if fields.get("remains") else None
             lost = [LostCheckpoint(**gone) for gone in fields.get("lost_checkpoints", ())]
             curve = [(int(at), float(value)) for at, value in fields["curve"]]
-            rebuilt = {"checkpoints": checkpoints, "lost_checkpoints": lost, "curve": curve}
+            rebuilt = {**kept, "remains": remains, "lost_checkpoints": lost, "curve": curve}
             searches[name] = SearchRecord(**{**fields, **rebuilt})
         return cls(**{**data, "ledger": Ledger.from_json(data["ledger"]), "searches": searches})

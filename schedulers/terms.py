@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from schedulers.budget import Budget
@@ -20,10 +22,14 @@ class Terms:
         epochs_key: Name of the count of whole epochs in a result.
         horizon_key: The config key by which a Trainable is told its horizon (epochs); None if it declares none.
         slice_key: The config key by which a Trainable is told how many seconds it may step; None if it declares
-            none. One that declares it stops by itself, and on SIGTERM.
+            none. One that declares it stops by itself, and on SIGTERM. If its class has a method ``go_on``, that is
+            called between two steps with both keys, and spares a pause where the same trial goes on at once.
         most_searches: How many searches the space holds, if that is known; None: there is always one more.
         max_concurrent: The most trials at once; None: as many as fit the live nodes.
         deadline: Unix seconds by which everything must be saved and no device held; None: none.
+        max_storage_bytes: What all checkpoints may take: the worst trials lose theirs first. None: no bound.
+        kept_files: The names of the files of a checkpoint that stay when a trial loses its weights; if there are any,
+            the result of a trial is among them.
         verify: Raises ValueError if the checkpoint in a local folder is damaged.
         settings: What the journal should know of the sweep besides, as plain data.
         lease_seconds: How long another driver's lease must be seen unchanged before its sweep is taken over.
@@ -38,15 +44,20 @@ class Terms:
     most_searches: int | None = None
     max_concurrent: int | None = None
     deadline: float | None = None
+    max_storage_bytes: int | None = None
+    kept_files: Collection[str] = ()
     verify: Callable[[str], None] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     lease_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in ("searches", "full_epochs", "most_searches", "max_concurrent"):
+        for name in ("searches", "full_epochs", "most_searches", "max_concurrent", "max_storage_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, but must be 1 or more")
+        if self.deadline is not None and self.deadline <= time.time():
+            when = datetime.fromtimestamp(self.deadline).astimezone().isoformat(" ", "seconds")
+            raise ValueError(f"the deadline {when} has passed: give a later one, or none")
 
     def told(self, horizon: int | None, slice_seconds: float) -> dict[str, Any]:
         """The part of a trial's configuration that tells it of its grant."""

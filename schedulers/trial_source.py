@@ -190,7 +190,8 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
         trial.run_metadata.last_result = {**search.latest, "trial_id": search.id}
         trial.run_metadata.last_result.setdefault("config", trial.config)
         paused = Trial.TERMINATED if self._scheduler.ended else Trial.PAUSED
-        trial.set_status({"finished": Trial.TERMINATED, "failed": Trial.ERROR}.get(search.state, paused))
+        ended = {"finished": Trial.TERMINATED, "not resumable": Trial.TERMINATED, "failed": Trial.ERROR}
+        trial.set_status(ended.get(search.state, paused))
         trial.max_failures = FAILURES_IN_A_ROW - 1
         return trial
 

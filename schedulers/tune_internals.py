@@ -153,11 +153,11 @@ def kill_own_ray() -> None:
 
 def forget_actors(controller: TuneController) -> None:
     """Let Tune come to its end without asking a Ray that has died, which it would wait for."""
-    manager = controller._actor_manager
-    resources = manager._resource_manager
+    actors = controller._actor_manager
+    resources = actors._resource_manager
     # As they do themselves, once everything is given back.
     resources.__init__(update_interval_s=resources.update_interval_s)
-    manager.__init__(resource_manager=resources)
+    actors.__init__(resource_manager=resources)
     controller._actor_cache.flush_cached_objects(force_all=True)
     for known in (controller._actor_to_trial, controller._trial_to_actor, controller._stopping_actors):
         known.clear()
@@ -176,6 +176,11 @@ def place_of(actor: LiveActor) -> ActorPlace | None:
     return ActorPlace(known["Address"]["NodeID"], known["Address"]["IPAddress"], known["Pid"])
 
 
+def tell(trial: Trial, told: dict[str, Any]) -> None:
+    """Have ``go_on(told)`` called in a running trial's process, before its next step: tasks of an actor keep order."""
+    trial.temporary_state.ray_actor.go_on.remote(told)
+
+
 def give_checkpoints(trial: Trial, checkpoints: Sequence[tuple[Checkpoint, int]]) -> None:
     """Make these the checkpoints that a trial has.
 
@@ -189,6 +194,16 @@ def give_checkpoints(trial: Trial, checkpoints: Sequence[tuple[Checkpoint, int]]
     for checkpoint, iteration in checkpoints:
         trial.on_checkpoint(_TrainingResult(checkpoint=checkpoint, metrics={"training_iteration": iteration}))
         trial.storage.current_checkpoint_index = int(str(checkpoint.path).rsplit("_", 1)[1])
+
+
+def forget_checkpoint(trial: Trial, path: str) -> None:
+    """Let a trial have this checkpoint no more, so that Tune neither loads nor deletes it; the trial may be running."""
+    manager = trial.run_metadata.checkpoint_manager
+    kept = [result for result in manager._checkpoint_results if str(result.checkpoint.path) != path]
+    manager._checkpoint_results = kept
+    manager._latest_checkpoint_result = kept[-1] if kept else None
+    trial.invalidate_json_state()
+    trial.run_metadata.invalidate_cache()
 
 
 def has_grid(space: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainables.candidates import kernel_of
-from trainables.manifest import verify_checkpoint, write_manifest
+from trainables.manifest import MANIFEST, verify_checkpoint, write_manifest
 from trainables.position import EpochResult, EpochTotals, Position
 from trainables.search import Search
 
@@ -31,6 +31,9 @@ MOMENTUM = "momentum.safetensors"
 ALPHA_OPTIMIZER = "alpha_optimizer.safetensors"
 ARCHITECTURE = "architecture.arrow"
 SEARCH = "search.json"
+
+KEPT_FILES = (ARCHITECTURE, SEARCH, MANIFEST)
+"""What stays of a search whose weights are deleted, and is small: alpha, frequencies, position."""
 
 
 def save_search(search: Search, directory: str | Path) -> None:

@@ -113,6 +113,17 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
         interrupted, self._interrupted = self._interrupted, False
         return self._report(interrupted)
 
+    def go_on(self, told: dict[str, Any]) -> None:
+        """Take another horizon and slice between two steps, without being paused, saved and reset for it.
+
+        Args:
+            told: ``horizon`` and ``slice_seconds``, as in the configuration.
+        """
+        self._settings = self._settings.model_copy(update=told)
+        self.search.settings = self._settings
+        self.search.tell_horizon()
+        self._slice_ends = None
+
     def _report(self, interrupted: bool) -> dict[str, Any]:
         search = self.search
         cut = search.in_epoch

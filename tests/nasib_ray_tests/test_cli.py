@@ -45,6 +45,10 @@ def test_the_version() -> None:
         (["sweep", "--data", "digits"], ["no budget"]),
         (["sweep", "--data", "/no/such/folder", "--budget", "1cpu-minute"], ["/no/such/folder", "Parquet"]),
         (["plan", DIGITS, "--budget", "1 cpu-second"], ["1 cpu-second", "too small", "would do"]),
+        (["plan", DIGITS, "--max-storage", "10 kB"], ["10 kB", "checkpoints", "MB would do"]),
+        (["sweep", DIGITS, "--max-storage", "20 gigs"], ["max_storage", "'20 gigs'", "20 GB"]),
+        (["sweep", DIGITS, "--deadline", "soon"], ["deadline", "'soon'", "12 h"]),
+        (["sweep", DIGITS, "--deadline", "2020-01-01 08:00"], ["2020-01-01 08:00", "has passed"]),
         (["status", "/no/such/sweep"], ["/no/such/sweep", "STORAGE/NAME"]),
         (["resume", str(ROOT)], ["no journal", "STORAGE/NAME"]),
     ],
@@ -71,11 +75,13 @@ def test_broken_yaml_names_the_file_and_the_line(tmp_path: Path) -> None:
 
 
 def test_a_plan_measures_and_spends_nothing(tmp_path: Path) -> None:
-    done = run("plan", DIGITS, "--set", "price_per_hour=3.6", "--budget", "1000 cpu-seconds")
+    more = ("--set", "price_per_hour=3.6", "--max-storage", "1 TB")
+    done = run("plan", DIGITS, "--budget", "1000 cpu-seconds", *more)
     assert done.returncode == 0, done.stderr
     rows = {line.split("  ")[0]: line for line in done.stdout.splitlines() if line}
     assert set(rows) >= {"budget", "one epoch", "full search", "rungs", "memory", "disk", "wall-clock", "price"}
     assert "1.00" in rows["price"]
+    assert "enough for all of them" in rows["max_storage"]
     assert "61,570 parameters" in rows["supernet"]
 
 

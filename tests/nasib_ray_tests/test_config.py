@@ -2,6 +2,7 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,26 @@ def test_plain_data_give_the_same_configuration_through_json() -> None:
     assert again.to_plain() == config.to_plain()
     assert pickle.loads(pickle.dumps(config)) == config
     assert config.same_sweep(again) == []
+
+
+def test_limits_are_read_and_survive_json(tmp_path: Path) -> None:
+    path = write(tmp_path, "max_storage: 20 GB\ndeadline: 2030-12-01T08:00:00+01:00\n")
+    config = SweepConfig.load(path)
+    assert config.max_storage == 20_000_000_000
+    assert config.deadline is not None
+    assert config.deadline.timestamp() == 1_922_338_800
+    again = SweepConfig(**json.loads(json.dumps(config.to_plain())))
+    assert again == config
+    lifted = SweepConfig.load(path, ["deadline=none"], max_storage="none")
+    assert (lifted.max_storage, lifted.deadline) == (None, None)
+    assert config.same_sweep(lifted) == []
+    later = SweepConfig.load(path, deadline="12 h").deadline
+    assert later is not None
+    assert 12 * 3600 - 60 < later.timestamp() - time.time() <= 12 * 3600
+    wrong = problems(max_storage="20 gigs", deadline="soon")
+    assert len(wrong) == 2
+    assert wrong[0].startswith("max_storage: '20 gigs' has the unknown unit")
+    assert wrong[1].startswith("deadline: 'soon' is no deadline")
 
 
 def test_only_keys_that_matter_make_another_sweep() -> None:

@@ -101,6 +101,32 @@ def test_crashes_are_told_and_those_before_a_resume_are_not(driver: Any) -> None
     assert failed.endswith("trial s_00001 failed after 0 epochs: its process died again")
 
 
+def test_weights_that_made_room_are_told(driver: Any, sweep_folder: Path) -> None:
+    screen = Screen()
+    progress = Progress(screen.console, "digits", driver.clock)
+    progress.start()
+    progress.update(driver.state, 2)
+    driver.write("limits", max_storage_bytes=2_000_000, deadline=1_800_003_600.0)
+    driver.write("checkpoint", trial="s_00001", path="s_00001/checkpoint_000001", epochs=1, iteration=1, bytes=900_000)
+    driver.leave("s_00001", "paused", "slice ended")
+    status_report(screen.console, load_sweep(sweep_folder))
+    driver.write("weights-dropped", trial="s_00001", path="s_00001/checkpoint_000001", why="its weights made room")
+    driver.write("weights-deleted", trial="s_00001", path="s_00001/checkpoint_000001", bytes=10_000)
+    progress.update(driver.state, 2)
+    told = "trial s_00001 cannot be resumed any more after 1 epoch: its weights made room"
+    assert screen.lines()[-1].endswith(told)
+
+    assert "900 kB of checkpoints of the 2 MB that they may take" in screen.text()
+    assert "2027-01-15T09:00:00+00:00" in screen.text(), "its deadline"
+    driver.end()
+    status = load_sweep(sweep_folder).status()
+    assert (status["stored_bytes"], status["max_storage_bytes"]) == (10_000, 2_000_000)
+    assert status["trials"][1]["state"] == "not resumable"
+    assert status["trials"][1]["value"] == 0.6
+    final_report(screen.console, driver.state, str(sweep_folder))
+    assert re.search(r"s_00001 +not resumable", screen.text())
+
+
 def test_preparation_of_data_is_told_at_its_ends_and_at_a_rhythm(make_driver: Callable[[], Any]) -> None:
     driver, screen = make_driver(), Screen()
     progress = Progress(screen.console, "digits", driver.clock)

@@ -182,9 +182,12 @@ def test_searches_are_told_as_they_are() -> None:
         record(4, settings, "failed", [0.2]),
         record(5, settings, "finished"),
         record(6, {**settings, "k": 0.9}, "paused", [0.2]),
+        record(7, settings, "not resumable", [0.2, 0.1]),
+        record(8, settings, "not resumable"),
     ]
     told = told_trials(searches, space, {key: distribution(axis) for key, axis in space.axes.items()})
-    assert [trial.state.name for trial in told] == ["COMPLETE", "PRUNED", "RUNNING", "RUNNING", "FAIL", "FAIL"]
+    ended = ["COMPLETE", "PRUNED", "RUNNING", "RUNNING", "FAIL", "FAIL", "PRUNED", "FAIL"]
+    assert [trial.state.name for trial in told] == ended
     assert told[0].value == 0.4
     assert told[1].intermediate_values == {1: 0.2, 2: 0.3}
     assert told[0].params == {"k": 0.1, "lambda": 0.01, "reductions": "[4, 7]"}

@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow.feather
 import pytest
 
 from nasib_ray import load_sweep
 from tests.nasib_ray_tests.command import DIGITS, Command, reports, wait_for
 
 pytestmark = pytest.mark.ray
+
+
+def statuses(path: Path) -> list[Any]:
+    try:
+        return [*load_sweep(path).status()["trials"]]
+    except ValueError:
+        return []
 
 
 def check_account(path: Path) -> dict[str, Any]:
@@ -79,6 +89,74 @@ def test_a_sweep_is_interrupted_resumed_killed_resumed_and_raised(tmp_path: Path
     other = Command(tmp_path, *sweep, "--set", "search.m=3")
     assert other.ends() == 2
     assert "search.m" in other.said
+
+
+def stored(path: Path) -> int:
+    """Bytes of all checkpoints on disk; what is being deleted counts for nothing."""
+    sizes = []
+    for file in path.glob("*/checkpoint_*/*"):
+        with suppress(FileNotFoundError):
+            sizes.append(file.stat().st_size)
+    return sum(sizes)
+
+
+def test_weights_are_bounded_and_alpha_stays_through_a_kill_and_a_resume(tmp_path: Path) -> None:
+    path, bound = tmp_path / "s" / "digits", 3_500_000
+    limits = ("--max-storage", "3.5 MB", "--set", "max_concurrent=2", "--set", "rungs=[0.1, 0.5]")
+    place = ("--storage", str(tmp_path / "s"), "--name", "digits")
+    first = Command(tmp_path, "sweep", DIGITS, "--budget", "60 cpu-seconds", *place, *limits)
+    most = 0
+
+    def over(state: str) -> bool:
+        nonlocal most
+        most = max(most, stored(path))
+        return any(trial["state"] == state for trial in statuses(path))
+
+    wait_for(lambda: over("not resumable"))
+    os.killpg(first.process.pid, signal.SIGKILL)
+    first.ends()
+    before = {trial["id"]: trial for trial in statuses(path)}
+
+    second = Command(tmp_path, "resume", str(path))
+    wait_for(lambda: over("") or second.process.poll() is not None)
+    assert second.ends() == 0, second.said
+    assert 2_000_000 < most <= bound
+    status = check_account(path)
+    assert (status["state"], status["max_storage_bytes"]) == ("finished", bound), "a resume inherits the bound"
+    assert stored(path) == status["stored_bytes"] <= bound
+    assert "of the 3.5 MB that they may take" in second.said
+    for trial in status["trials"]:
+        newest = sorted(path.glob(f"{trial['id']}/checkpoint_*"))[-1]
+        table = pyarrow.feather.read_table(newest / "architecture.arrow")
+        assert table.num_rows == 4 * 25
+        assert sum(table["frequency"].to_pylist()) > 0
+        if trial["state"] == "not resumable":
+            assert {file.name for file in newest.iterdir()} == {"architecture.arrow", "search.json", "manifest.json"}
+            assert trial["best_val_accuracy"] is not None
+        if (known := before.get(trial["id"])) and known["state"] == "not resumable":
+            assert (trial["state"], trial["epochs"]) == ("not resumable", known["epochs"])
+
+
+def test_a_deadline_ends_a_sweep_which_then_goes_on_without_it(tmp_path: Path) -> None:
+    place = ("--storage", str(tmp_path / "s"), "--name", "digits")
+    began = time.time()
+    first = Command(tmp_path, "sweep", DIGITS, *place, "--budget", "10 cpu-minutes", "--deadline", "40 s")
+    assert first.ends() == 130, first.said
+    assert time.time() < began + 42, "Ray's own end is no part of it"
+    path = tmp_path / "s" / "digits"
+    status = check_account(path)
+    assert (status["state"], status["why"]) == ("interrupted", "its deadline is near")
+    assert f"nasib-ray resume {path}" in first.said
+    assert status["granted_device_seconds"] == status["spent_by_kind"]["lost"] == 0
+    assert sum(trial["epochs"] for trial in status["trials"]) > 0
+    wait_for(lambda: time.time() > began + 42)
+
+    second = Command(tmp_path, "resume", str(path))
+    wait_for(lambda: reports(path) > 0 and load_sweep(path).state.runs == 2)
+    assert "has passed, so that this run has none" in second.said
+    assert load_sweep(path).status()["deadline"] is None
+    second.process.send_signal(signal.SIGINT)
+    assert second.ends() == 130
 
 
 def test_one_search_with_the_whole_budget_comes_to_its_end(tmp_path: Path) -> None:

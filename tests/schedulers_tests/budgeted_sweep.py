@@ -45,6 +45,14 @@ class Reusable(Plain):
         return True
 
 
+class Heavy(Reusable):
+    """Its checkpoints take a million bytes and a few."""
+
+    def save_checkpoint(self, folder: str) -> None:
+        super().save_checkpoint(folder)
+        Path(folder, "weights.bin").write_bytes(os.urandom(1_000_000))
+
+
 class RefusesReset(Plain):
     """Overrides reset_config to say that this time it cannot be."""
 
@@ -77,10 +85,10 @@ class FailsInSetup(Plain):
 
 
 class Hangs(Reusable):
-    """Its third step never returns."""
+    """A step never returns: the third one, or the one after as many as it is told."""
 
     def step(self) -> dict[str, Any]:
-        if self.done_steps == 2:
+        if self.done_steps == self.config.get("good_steps", 2):
             time.sleep(1e6)
         return super().step()
 

@@ -226,10 +226,15 @@ class Simulation:
         }
         verdict = self.core.report(name, metrics, stopping=False)
         search = self.core.state.searches[name]
-        staying = verdict == "pause" and not self.world.told
-        if staying and self.core.keep_slot(name, self.world.slots, self.busy()):
-            assert search.grant is not None
-            process.grant, verdict = search.grant, "continue"
+        if verdict == "pause":
+            seconds = self.core.keep_slot(name, self.world.slots, self.busy())
+            if seconds is not None:
+                assert search.grant is not None
+                process.grant, verdict = search.grant, "continue"
+                if self.world.told:
+                    process.slice_seconds, process.stepped = seconds, 0.0
+                    if search.horizon is not None:
+                        trial.horizons.append(search.horizon)
         if verdict == "continue":
             self.begin_step(process)
             return

@@ -162,6 +162,16 @@ def test_a_step_that_never_returns_is_killed(script: Script) -> None:
     assert any(search.failures for search in state.searches.values())
 
 
+def test_a_bound_on_storage_and_more_checkpoints_are_refused() -> None:
+    from nasib_ray import with_budget
+
+    more = tune.RunConfig(checkpoint_config=tune.CheckpointConfig(num_to_keep=3))
+    best = tune.RunConfig(checkpoint_config=tune.CheckpointConfig(checkpoint_score_attribute="value"))
+    for wrong in (more, best):
+        with pytest.raises(ValueError, match="leave these two out"):
+            with_budget("1 cpu-hour", tune.TuneConfig(metric="value", mode="max"), wrong, max_storage_bytes=10**9)
+
+
 def test_a_trainable_that_declares_the_keys_is_told_horizon_and_slice(script: Script) -> None:
     terms = {"horizon_key": "horizon", "slice_key": "slice_seconds", "full_epochs": 6}
     state = replace(script, model="Told", terms=terms).run()

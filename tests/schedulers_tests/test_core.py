@@ -131,7 +131,7 @@ class TestVerdict:
         sweep.start(epochs=1)
         sweep.hold(1.0)
         assert sweep.report(1) == "pause"
-        assert sweep.core.keep_slot("a", 1, ["a"])
+        assert sweep.core.keep_slot("a", 1, ["a"]) is not None
         assert [record["grant"] for record in sweep.events("grant")] == ["g0", "g1"]
         assert [record["grant"] for record in sweep.events("release")] == ["g0"]
         assert (sweep.search().state, sweep.search().grant, sweep.search().target) == ("running", "g1", 3)
@@ -143,7 +143,7 @@ class TestVerdict:
         sweep.pause("a")
         sweep.start("b", epochs=1)
         sweep.report(1, name="b")
-        assert not sweep.core.keep_slot("b", 1, ["b"]), "the allocator asks for the oldest"
+        assert sweep.core.keep_slot("b", 1, ["b"]) is None, "the allocator asks for the oldest"
         assert sweep.search("b").state == "running", "until it has saved"
         assert sweep.search("b").grant == "g1", "its process still runs on it, and saves"
 

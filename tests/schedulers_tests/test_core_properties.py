@@ -195,7 +195,7 @@ class Interleavings(RuleBasedStateMachine):
         process.phase = "train" if verdict == "continue" else "checkpoint"
         if verdict == "pause" and not self.spending.slice_told:
             busy = [process.trial for process in self.processes.values() if not process.idle]
-            if self.core.keep_slot(process.trial, SLOTS, busy):
+            if self.core.keep_slot(process.trial, SLOTS, busy) is not None:
                 assert search.grant is not None
                 process.grant, process.phase = search.grant, "train"
                 return

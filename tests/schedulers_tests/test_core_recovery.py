@@ -281,7 +281,7 @@ def test_a_driver_that_dies_while_a_trial_leaves_its_slot_loses_what_was_not_sav
     sweep.report(2, seconds=4.0)
     sweep.core.no_more_searches()
     sweep.allocator.next_slice = lambda view: None  # type: ignore[method-assign]
-    assert not sweep.core.keep_slot("a", 1, ["a"])
+    assert sweep.core.keep_slot("a", 1, ["a"]) is None
     sweep.core.saving("a")
     sweep.core.flush()
     after = Sweep(budget=400.0, records=sweep.book.records)

@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs
@@ -45,8 +45,14 @@ WORLDS = st.builds(
 )
 
 
+ONE_LONG_EPOCH = World(
+    slots=3, devices=0.25, epoch=11.0, jitter=0.0, boot=3.0, save=1.0, stop=0.5, reuse=False, limit=1
+)
+
+
 @settings(max_examples=30, deadline=None)
 @given(WORLDS, st.floats(0.1, 25.0))
+@example(replace(ONE_LONG_EPOCH, searches=1), 1.0)
 def test_halving_stays_within_any_budget_and_leaves_less_than_another_slice(world: World, lumps: float) -> None:
     budget = lumps * lump(world)
     simulation = Simulation(world, budget, halving(world))

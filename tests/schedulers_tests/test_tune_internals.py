@@ -29,6 +29,7 @@ from schedulers.tune_internals import (
     drop_idle,
     error_of,
     forget_actors,
+    forget_checkpoint,
     forget_reset,
     give_checkpoints,
     has_grid,
@@ -113,7 +114,7 @@ def test_the_controller_has(controller: TuneController, name: str) -> None:
         ("_actor_manager", {"_live_actors_to_ray_actors_resources"}),
         ("_actor_cache", {"_cached_objects"}),
         ("cache", {"_cached_objects"}),
-        ("manager", {"_resource_manager"}),
+        ("actors", {"_resource_manager"}),
         ("handle", {"_actor_id"}),
     ],
 )
@@ -257,6 +258,15 @@ def test_a_trials_checkpoints_are_given_back(trial: Trial, tmp_path: Path) -> No
     assert trial.checkpoint.path == made[1][0].path
     assert trial.latest_checkpoint_result.metrics["training_iteration"] == 12
     assert trial.storage.current_checkpoint_index == 12
+    forget_checkpoint(trial, made[0][0].path)
+    assert [result.checkpoint.path for result in trial.run_metadata.checkpoint_manager.best_checkpoint_results] == [
+        made[1][0].path
+    ]
+    assert trial.checkpoint.path == made[1][0].path
+    forget_checkpoint(trial, made[1][0].path)
+    assert trial.checkpoint is None
+    assert trial.storage.current_checkpoint_index == 12
+    assert all(Path(checkpoint.path).exists() for checkpoint, _ in made), "Tune has deleted nothing"
     give_checkpoints(trial, [])
     assert trial.checkpoint is None
 

@@ -211,6 +211,24 @@ def test_a_trial_that_goes_on_in_its_process_is_not_read_back(
     assert_same_end(trainable, elsewhere, tmp_path)
 
 
+def test_a_trial_that_is_told_to_go_on_equals_one_that_was_saved_and_reset(
+    make: Make, small_config: dict[str, Any], tmp_path: Path
+) -> None:
+    told, reset = make(horizon=6, slice_seconds=1000), make(horizon=6, slice_seconds=1000)
+    for trainable in (told, reset):
+        trainable.step()
+    now = {"horizon": 4, "slice_seconds": 500.0}
+    told.go_on(now)
+    (tmp_path / "saved").mkdir()
+    reset.save_checkpoint(str(tmp_path / "saved"))
+    assert reset.reset_config({**small_config, **now})
+    reset.load_checkpoint(str(tmp_path / "saved"))
+    assert told.step()["horizon"] == 4
+    reset.step()
+    assert_same_end(told, reset, tmp_path)
+    assert told.search.epochs == 4
+
+
 def test_what_was_left_in_memory_is_used_only_for_its_own_newest_checkpoint(
     make: Make, small_config: dict[str, Any], tmp_path: Path
 ) -> None:
