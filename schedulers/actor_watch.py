@@ -11,10 +11,11 @@ from ray.tune.experiment import Trial
 
 from schedulers.clock import Clock
 from schedulers.meter import Holding, Phase
-from schedulers.tune_internals import ActorPlace, LiveActor, bury, kill, live_actors, place_of
+from schedulers.node_watch import Asker
+from schedulers.tune_internals import ActorPlace, LiveActor, bury, is_gone, kill, live_actors, place_of
 
-_LEAVING_SECONDS = 0.25
-"""So long after Tune has given a process's devices back Ray has taken its placement group away: 0.2 s, with no load."""
+_LONGEST_LEAVING_SECONDS = 2.0
+"""So long a process that Tune does not know any more is charged at most, if Ray does not tell that it is gone."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ActorWatch:
         self._live: dict[str, LiveActor] = {}
         self._killed: set[Any] = set()
         self._held: dict[str, Holding] = {}
-        self._leaving: dict[str, tuple[Holding, float]] = {}
+        self._leaving: dict[str, tuple[LiveActor, Holding, float]] = {}
+        self._asker = Asker[set[str]]()
 
     def look(self, controller: TuneController) -> tuple[dict[str, Holding], list[str]]:
         """Take a look at the processes.
@@ -68,11 +70,19 @@ class ActorWatch:
         self._owners = {key: self._owners[key] for key in self._live}
         for key in seen.keys() - self._live.keys():
             bury(seen[key])
-            self._leaving[key] = replace(before[key], phase="setup"), now + _LEAVING_SECONDS
-        self._leaving = {key: leaving for key, leaving in self._leaving.items() if now < leaving[1]}
-        self._held = {**held, **{key: holding for key, (holding, _) in self._leaving.items()}}
+            self._leaving[key] = seen[key], replace(before[key], phase="setup"), now + _LONGEST_LEAVING_SECONDS
+        self._forget_gone(now)
+        self._held = {**held, **{key: holding for key, (_, holding, _) in self._leaving.items()}}
         grants = [{holding.grant for holding in every.values()} for every in (before, self._held)]
         return self._held, sorted(grants[0] - grants[1])
+
+    def _forget_gone(self, now: float) -> None:
+        if self._leaving:
+            actors = {key: actor for key, (actor, _, _) in self._leaving.items()}
+            gone = self._asker.ask(lambda: {key for key, actor in actors.items() if is_gone(actor)}) or set()
+            self._leaving = {
+                key: leaving for key, leaving in self._leaving.items() if key not in gone and now < leaving[2]
+            }
 
     @property
     def leaving(self) -> bool:

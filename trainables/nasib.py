@@ -77,8 +77,8 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
         device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         if device.type == "cuda":
             _set_deterministic(self._settings.search.deterministic)
-        self._left = None  # Frees its memory before the next one takes as much.
-        self._search = Search(self._settings, self._loaded[1], device)
+        left, self._left = self._left, None
+        self._search = Search(self._settings, self._loaded[1], device, left)
         self._constant_metrics = {
             "parameters": count_parameters(self._search.supernet),
             "device_name": _device_name(device),

@@ -37,6 +37,7 @@ class Search:
         settings: Of the trial. Its horizon is told to the schedule; its slice is not looked at.
         dataset: The data; the test part is not read.
         device: Where to compute. The training images are kept there.
+        left: A search of the same process that will not be used any more: its network is, if it fits.
 
     Attributes:
         supernet: The network.
@@ -50,7 +51,11 @@ class Search:
         ValueError: Data and settings do not fit.
     """
 
-    def __init__(self, settings: TrialSettings, dataset: Dataset, device: torch.device) -> None:
+    supernet: Supernet
+
+    def __init__(
+        self, settings: TrialSettings, dataset: Dataset, device: torch.device, left: Search | None = None
+    ) -> None:
         self.settings = settings
         search = settings.search
         splits = make_splits(dataset.train.labels, settings.data, settings.split_seed)
@@ -74,8 +79,13 @@ class Search:
         self._device = device
 
         channels, height, width = dataset.train.images.shape[1:]
+        made_of = search, (channels, height, width), len(dataset.class_names)
         with seeded_torch(stream_seed(settings.seed, "initial weights")):
-            self.supernet = Supernet(search, (channels, height, width), len(dataset.class_names))
+            if left is not None and left.supernet.fits(*made_of):
+                self.supernet = left.supernet
+                self.supernet.begin_anew()
+            else:
+                self.supernet = Supernet(*made_of)
         self.supernet.to(device)
         self.optimizer = MomentumSGD(
             self.supernet.named_parameters(), search.momentum, search.weight_decay, search.gradient_clip

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.architecture import Architecture, MacroShape
+from trainables.candidates import is_import_path
 from trainables.operations import build_operation
 from trainables.settings import SearchSettings
 from trainables.superkernel import Superkernel
@@ -79,8 +80,33 @@ class Supernet(MacroNetwork):
             MacroShape(image_shape, classes, settings.layers, settings.reductions, settings.channels),
             lambda number, channels: Superkernel(names, channels, settings.batch_norm),
         )
+        self._made_for = (settings.candidate_names, settings.batch_norm)
         use_batch_statistics(self)
         self.to(memory_format=torch.channels_last)
+
+    def fits(self, settings: SearchSettings, image_shape: tuple[int, int, int], classes: int) -> bool:
+        """Whether a supernet made of these would differ from this one in its weights alone.
+
+        Not so with a user's own operations, which may be made anew of anything.
+        """
+        shape = MacroShape(image_shape, classes, settings.layers, settings.reductions, settings.channels)
+        made_for = (settings.candidate_names, settings.batch_norm)
+        return (self.shape, self._made_for) == (shape, made_for) and not any(map(is_import_path, made_for[0]))
+
+    @torch.no_grad()
+    def begin_anew(self) -> None:
+        """Draw all weights again, as a new supernet would: a third of the time that it takes to make one."""
+        for part in self.modules():
+            if isinstance(part, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
+                own = {name: weight for name, weight in part.named_parameters(recurse=False)}
+                # Drawn where and in the layout in which those of a new one are, or they would be other ones.
+                for name, weight in own.items():
+                    part.register_parameter(name, nn.Parameter(torch.empty(weight.shape)))
+                part.reset_parameters()
+                for name, weight in own.items():
+                    weight.copy_(part.get_parameter(name))
+                    weight.grad = None
+                    part.register_parameter(name, weight)
 
     def forward(self, images: Tensor, drawn: Sequence[Sequence[int]], scales: Tensor | None = None) -> Tensor:
         """Logits [B, classes] through the drawn candidates.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import ray
 import ray._private.worker as ray_worker
 from pyarrow.fs import LocalFileSystem
 from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.air.execution.resources.placement_group import PlacementGroupAcquiredResources
 from ray.train._internal.checkpoint_manager import _CheckpointManager
 from ray.train._internal.session import _TrainingResult
 from ray.train._internal.storage import StorageContext
@@ -136,6 +138,11 @@ def test_the_actor_manager_has_live_actors_and_waits_so_long_at_most(controller:
         "RayActorManager._live_actors_to_ray_actors_resources is gone"
     )
     assert "timeout" in inspect.signature(manager.next).parameters, "RayActorManager.next takes no timeout any more"
+
+
+def test_what_an_actor_has_acquired_names_its_placement_group() -> None:
+    named = {field.name for field in dataclasses.fields(PlacementGroupAcquiredResources)}
+    assert "placement_group" in named, "PlacementGroupAcquiredResources.placement_group is gone"
 
 
 def test_the_cache_of_idle_actors_has_lists_by_resources(controller: TuneController) -> None:

@@ -112,3 +112,35 @@ def test_a_derived_network_has_ordinary_batch_norm() -> None:
         "num_batches_tracked",
     }
     assert network.eval()(torch.randn(1, 1, 8, 8)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("batch_norm", ["candidate", "layer"])
+def test_a_supernet_that_begins_anew_equals_a_new_one_bit_for_bit(batch_norm: str) -> None:
+    settings = SMALL.model_copy(update={"batch_norm": batch_norm})
+    torch.manual_seed(7)
+    new = Supernet(settings, (3, 8, 8), 5)
+    torch.manual_seed(1)
+    used = Supernet(settings, (3, 8, 8), 5)
+    with torch.no_grad():
+        for weight in used.parameters():
+            weight += 1.0
+    used(torch.randn(2, 3, 8, 8), [(0, 4)] * 3).sum().backward()
+    torch.manual_seed(7)
+    used.begin_anew()
+    expected = new.state_dict()
+    assert used.state_dict().keys() == expected.keys()
+    for name, weight in used.named_parameters():
+        assert torch.equal(weight, expected[name]), name
+        assert weight.stride() == expected[name].stride()
+        assert weight.grad is None
+
+
+def test_a_supernet_fits_what_it_was_made_for_alone() -> None:
+    supernet = Supernet(SMALL, (3, 8, 8), 5)
+    assert supernet.fits(SMALL.model_copy(update={"learning_rate": 0.3}), (3, 8, 8), 5)
+    for other in ({"m": 2}, {"channels": 8}, {"layers": 4}, {"reductions": ()}, {"batch_norm": "layer"}):
+        assert not supernet.fits(SMALL.model_copy(update=other), (3, 8, 8), 5), other
+    assert not supernet.fits(SMALL, (3, 8, 8), 6)
+    assert not supernet.fits(SMALL, (1, 8, 8), 5)
+    own = SMALL.model_copy(update={"candidates": ("conv3x3", "torch.nn:ReLU6")})
+    assert not Supernet(own, (3, 8, 8), 5).fits(own, (3, 8, 8), 5)
