@@ -14,8 +14,9 @@ from ray.tune.schedulers import FIFOScheduler
 from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, geometric_rungs
 from schedulers.budget import Budget
-from schedulers.budget_scheduler import BudgetScheduler, SweepCallback
+from schedulers.budget_scheduler import BudgetScheduler
 from schedulers.ledger import KEPT_CHECKPOINTS
+from schedulers.sweep_callback import SweepCallback
 from schedulers.terms import Terms
 from schedulers.trial_source import TrialSource
 

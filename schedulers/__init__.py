@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from schedulers.budget import Budget as Budget
     from schedulers.budget import format_device_seconds as format_device_seconds
     from schedulers.budget_scheduler import BudgetScheduler as BudgetScheduler
-    from schedulers.budget_scheduler import SweepCallback as SweepCallback
     from schedulers.journal import Journal as Journal
     from schedulers.journal_replay import JournalError as JournalError
     from schedulers.journal_replay import read_journal as read_journal
     from schedulers.lease import Lease as Lease
     from schedulers.lease import read_lease as read_lease
     from schedulers.ledger import Ledger as Ledger
+    from schedulers.sweep_callback import SweepCallback as SweepCallback
     from schedulers.sweep_state import SearchRecord as SearchRecord
     from schedulers.sweep_state import SweepState as SweepState
     from schedulers.terms import Terms as Terms
@@ -41,7 +41,7 @@ _HOMES = {
     "Ledger": "ledger",
     "SearchRecord": "sweep_state",
     "Slice": "allocation",
-    "SweepCallback": "budget_scheduler",
+    "SweepCallback": "sweep_callback",
     "SweepState": "sweep_state",
     "SweepView": "allocation",
     "Terms": "terms",

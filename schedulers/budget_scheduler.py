@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback, Checkpoint, Trainable
+from ray.tune import Checkpoint, Trainable
 from ray.tune.experiment import Experiment, Trial
 from ray.tune.registry import get_trainable_cls
 from ray.tune.schedulers import TrialScheduler
@@ -49,7 +49,8 @@ _UNSEEN_SECONDS = {True: 5.0, False: 60.0}
 class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
     """A Tune scheduler that spends one budget of device-time over all trials and never more.
 
-    Works together with :class:`~schedulers.trial_source.TrialSource` and :class:`SweepCallback`;
+    Works together with :class:`~schedulers.trial_source.TrialSource` and
+    :class:`~schedulers.sweep_callback.SweepCallback`;
     ``nasib_ray.with_budget`` makes all three.
 
     Args:
@@ -389,33 +390,3 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         """One line for Tune's own reporters."""
         ledger = self.state.ledger
         return f"Budget: {ledger.spent:.0f} of {ledger.budget:.0f} device-seconds spent, {ledger.granted:.0f} granted"
-
-
-class SweepCallback(Callback):  # type: ignore[misc]
-    """Tells the scheduler of checkpoints, of Ctrl-C and of the end.
-
-    Args:
-        scheduler: The scheduler.
-    """
-
-    def __init__(self, scheduler: BudgetScheduler) -> None:
-        self._scheduler = scheduler
-
-    def setup(self, **info: Any) -> None:
-        """Listen for Ctrl-C; Tune has installed its own handler by now, which the second Ctrl-C reaches."""
-        self._scheduler.interruption.install()
-
-    def on_checkpoint(
-        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: Checkpoint, **info: Any
-    ) -> None:
-        """A checkpoint is on disk."""
-        self._scheduler.saved(trial, checkpoint)
-
-    def on_trial_save(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Tune has taken note of a checkpoint, and deleted the oldest one."""
-        self._scheduler.make_room()
-
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """The experiment is over."""
-        self._scheduler.interruption.remove()
-        self._scheduler.leave()
