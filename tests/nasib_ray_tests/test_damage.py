@@ -33,6 +33,7 @@ def interrupted(command: Command, path: Path, run: int) -> SearchRecord:
     return search
 
 
+@pytest.mark.slow
 def test_a_search_goes_back_to_the_checkpoint_before_and_then_to_its_beginning(
     tmp_path: Path, nasib_ray: Callable[..., Command], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,17 +210,23 @@ def test_a_sweep_that_went_through_everything_is_exact(
     assert sweep.all_of("report", rested["number"], trial=name), "it went on"
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_horizons_are_planned_again_is_exact(
     begin: Callable[..., tuple[Command, Path]], nasib_ray: Start, tmp_path: Path
 ) -> None:
     # Equal shares are planned again at each of the four slices of a search, by what its epochs took so far.
     first, path = begin(allocator="equal-share", searches=40)
     sweep = Watched(path)
-    wait_for(lambda: len({grant["horizon"] for grant in sweep.all_of("grant")}) > 2)
+
+    def planned_again() -> bool:
+        told = [(grant["trial"], grant["horizon"]) for grant in sweep.all_of("grant") if grant["horizon"]]
+        return any(len({horizon for name, horizon in told if name == trial}) > 1 for trial, _ in told)
+
+    wait_for(planned_again)
     sweep.told(4)
     interrupt(first)
     second = nasib_ray("resume", str(path), cpus={min(os.sched_getaffinity(0))})
     sweep.told(8)
     interrupt(second)
     histories = check_bits(path, tmp_path)
-    assert any(len(history) > 2 for history in histories.values()), histories
+    assert any(len(history) > 1 for history in histories.values()), histories

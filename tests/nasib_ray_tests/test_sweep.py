@@ -100,6 +100,7 @@ def stored(path: Path) -> int:
     return sum(sizes)
 
 
+@pytest.mark.slow
 def test_weights_are_bounded_and_alpha_stays_through_a_kill_and_a_resume(tmp_path: Path) -> None:
     path, bound = tmp_path / "s" / "digits", 3_500_000
     limits = ("--max-storage", "3.5 MB", "--set", "max_concurrent=2", "--set", "rungs=[0.1, 0.5]")
@@ -137,6 +138,7 @@ def test_weights_are_bounded_and_alpha_stays_through_a_kill_and_a_resume(tmp_pat
             assert (trial["state"], trial["epochs"]) == ("not resumable", known["epochs"])
 
 
+@pytest.mark.slow
 def test_a_deadline_ends_a_sweep_which_then_goes_on_without_it(tmp_path: Path) -> None:
     place = ("--storage", str(tmp_path / "s"), "--name", "digits")
     began = time.time()
@@ -203,6 +205,7 @@ def test_what_the_user_named_by_import_path_is_found_from_where_they_are(tmp_pat
     assert status["incumbent"]["val_accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_what_the_users_own_operation_raises_is_shown_and_ends_the_sweep(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import os\n"
