@@ -9,8 +9,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed-from-setup.py
 
 # The drills that are quick, one of each; benchmarks/faults.py has more.
-DRILLS := step-slow save-slow worker-killed driver-killed raylet-killed node-removed node-drained storage-away \
-  checkpoint-damaged two-resumes
+DRILLS := step-slow worker-killed driver-killed node-removed node-drained storage-away checkpoint-damaged deadline
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test install
@@ -56,6 +55,6 @@ test: $(INSTALLED)
 	  export NASIB_RAY_CACHE="$$scratch/cache" && unset RAY_ADDRESS && \
 	  $(BIN)/pytest -m 'not ray and not slow' --basetemp="$$scratch/unit" && \
 	  $(BIN)/pytest -m 'ray and not slow' --basetemp="$$scratch/ray" && \
-	  $(BIN)/python benchmarks/faults.py --drills 10 --jobs 2 --trainables foreign told --faults $(DRILLS) && \
+	  $(BIN)/python benchmarks/faults.py --drills 8 --jobs 2 --trainables foreign told --faults $(DRILLS) && \
 	  $(BIN)/nasib-ray sweep examples/digits.yaml --budget '40 cpu-seconds' --storage "$$scratch/sweeps" --name demo && \
 	  { set +x; } 2>/dev/null && echo && echo 'All checks and tests passed.'

@@ -145,7 +145,8 @@ def check_nothing_is_held(state: SweepState) -> None:
         time.sleep(0.05)  # Nodes report what they have several times a second.
 
 
-@pytest.mark.parametrize("seconds", [0.1, pytest.param(1.5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.1, 1.5])
 def test_a_sweep_is_saved_and_gone_before_its_deadline(script: Script, seconds: float) -> None:
     """Also if a step takes a while, which cannot be interrupted."""
     deadline = time.time() + 30

@@ -34,7 +34,7 @@ def address(server: S3Server, request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("ray_address"))
 
 
-@pytest.mark.parametrize("by", ["environment", "options"])
+@pytest.mark.parametrize("by", ["environment", pytest.param("options", marks=pytest.mark.slow)])
 def test_a_killed_driver_is_resumed_and_nothing_is_forgotten(
     address: str, server: S3Server, tmp_path: Path, by: str
 ) -> None:
