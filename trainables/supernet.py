@@ -95,7 +95,7 @@ class Supernet(MacroNetwork):
 
     @torch.no_grad()
     def begin_anew(self) -> None:
-        """Draw all weights again, as a new supernet would: a third of the time that it takes to make one."""
+        """Draw all weights again, as a new supernet would, without making its thousands of modules."""
         for part in self.modules():
             if isinstance(part, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)):
                 own = {name: weight for name, weight in part.named_parameters(recurse=False)}
