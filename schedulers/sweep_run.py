@@ -120,7 +120,7 @@ class SweepRun:
         return name in self._active
 
     def leaving(self, name: str) -> bool:
-        """Whether a trial must save and leave: the sweep is stopping, its node is about to go, or its grant is used up."""
+        """Whether a trial must save and leave: the sweep stops, its node is about to go, or its grant is used up."""
         return bool(self._interruption.wanted) or name in self._leaving
 
     def storage_fails(self) -> bool:
