@@ -7,17 +7,18 @@ import importlib
 from torch import nn
 
 from trainables.candidates import check_name, is_import_path, kernel_of
+from trainables.convolution import SameConvolution
 
 
 def convolution(channels: int, i: int, j: int) -> nn.Module:
     """A standard convolution of height i and width j, without bias, as batch norm follows."""
-    return _same_size_convolution(channels, i, j, groups=1)
+    return SameConvolution(channels, i, j)
 
 
 def separable_convolution(channels: int, i: int, j: int) -> nn.Module:
     """A depthwise convolution of height i and width j, then a pointwise one; neither has a bias."""
     return nn.Sequential(
-        _same_size_convolution(channels, i, j, groups=channels), nn.Conv2d(channels, channels, 1, bias=False)
+        SameConvolution(channels, i, j, depthwise=True), SameConvolution(channels, 1, 1)
     )
 
 
@@ -69,14 +70,3 @@ def build_operation(name: str, channels: int) -> nn.Module:
     if kind == "sepconv":
         return separable_convolution(channels, i, j)
     return pooling(kind, i, j)
-
-
-def _same_size_convolution(channels: int, i: int, j: int, groups: int) -> nn.Module:
-    """Keeps height and width; even sizes get their odd pixel of padding below and to the right."""
-    if i % 2 and j % 2:
-        return nn.Conv2d(channels, channels, (i, j), padding=(i // 2, j // 2), groups=groups, bias=False)
-    # The same as padding="same", which warns of the copy that it makes.
-    return nn.Sequential(
-        nn.ZeroPad2d(((j - 1) // 2, j // 2, (i - 1) // 2, i // 2)),
-        nn.Conv2d(channels, channels, (i, j), groups=groups, bias=False),
-    )

@@ -62,8 +62,9 @@ def architecture_step(
     Returns:
         The mean loss of the batch before the step, a scalar on the device.
     """
-    alpha = parameters.alpha.gather(1, pairs).to(images.device, torch.float32).requires_grad_()
-    logits = supernet(images, pairs.tolist(), torch.softmax(alpha, dim=1))
+    alpha = parameters.alpha.gather(1, pairs).to(images.device, images.dtype).requires_grad_()
+    with supernet.constant_weights(pairs.tolist()):
+        logits = supernet(images, pairs.tolist(), torch.softmax(alpha, dim=1))
     loss = functional.cross_entropy(logits, labels)
     (gradient,) = torch.autograd.grad(loss, alpha)
     # The next batch's draw depends on this update: the one place where the host has to wait for the device.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.convolution import SameConvolution, same_convolution
 from trainables.operations import build_operation
 from trainables.settings import BatchNormPlace
 
@@ -42,20 +45,60 @@ class Superkernel(nn.Module):
         Raises:
             ValueError: A user's own operation changed the shape.
         """
-        total: Tensor | None = None
-        for position, column in enumerate(drawn):
-            y: Tensor = self.candidates[column](x)
-            if y.shape != x.shape:
-                raise ValueError(
-                    f"the operation {self.names[column]!r} made {tuple(y.shape)} of {tuple(x.shape)}: a candidate "
-                    "keeps [batch, channels, height, width]"
-                )
-            if self._norm_each:
-                y = self.norms[column](y)
-            if scales is not None:
-                y = y * scales[position]
-            total = y if total is None else total + y
-        assert total is not None, "a layer needs at least one drawn candidate"
-        if not self._norm_each:
-            total = self.norms[0](total)
-        return functional.relu(x + total)
+        factors: list[Tensor | None] = [None] * len(drawn) if scales is None else list(scales)
+        if self._norm_each:
+            total = self._normalised(x, drawn[0], factors[0])
+            for column, factor in zip(drawn[1:], factors[1:], strict=True):
+                total += self._normalised(x, column, factor)
+        else:
+            total = self.norms[0](self._sum(x, drawn, factors))
+        # No gradient needs what a batch norm made, so it may be written over: memory traffic is a third of a step.
+        total += x
+        return functional.relu_(total)
+
+    def weights_of(self, drawn: Sequence[int]) -> list[nn.Parameter]:
+        """All weights that a batch with these candidates uses."""
+        norms = [self.norms[column] for column in drawn] if self._norm_each else list(self.norms)
+        used = [*(self.candidates[column] for column in drawn), *norms]
+        return [weight for module in used for weight in module.parameters()]
+
+    def _output(self, x: Tensor, column: int) -> Tensor:
+        y: Tensor = self.candidates[column](x)
+        if y.shape != x.shape:
+            raise ValueError(
+                f"the operation {self.names[column]!r} made {tuple(y.shape)} of {tuple(x.shape)}: a candidate "
+                "keeps [batch, channels, height, width]"
+            )
+        return y
+
+    def _normalised(self, x: Tensor, column: int, factor: Tensor | None) -> Tensor:
+        """factor * BN(op(x)), the factor being part of the batch norm's own."""
+        norm = self.norms[column]
+        y = self._output(x, column)
+        if factor is None:
+            return norm(y)
+        return functional.batch_norm(y, None, None, norm.weight * factor, norm.bias * factor, training=True, eps=norm.eps)
+
+    def _sum(self, x: Tensor, drawn: Sequence[int], factors: Sequence[Tensor | None]) -> Tensor:
+        """The sum of the drawn candidates' outputs, by one convolution where that is less work."""
+        window = self._window_of_one(drawn)
+        if window is None or any(factor is not None and factor.requires_grad for factor in factors):
+            return _weighted_sum([self._output(x, column) for column in drawn], factors)
+        kernels = [self.candidates[column].weight_in(window) for column in drawn]
+        return same_convolution(x, _weighted_sum(kernels, factors), groups=1)
+
+    def _window_of_one(self, drawn: Sequence[int]) -> tuple[int, int] | None:
+        """The window that holds all drawn kernels, if they are standard ones and it has no more taps than all theirs."""
+        windows = []
+        for column in drawn:
+            candidate = self.candidates[column]
+            if not isinstance(candidate, SameConvolution):
+                return None
+            windows.append(candidate.window)
+        rows, columns = (max(sizes) for sizes in zip(*windows, strict=True))
+        return (rows, columns) if rows * columns <= sum(i * j for i, j in windows) else None
+
+
+def _weighted_sum(terms: Sequence[Tensor], factors: Sequence[Tensor | None]) -> Tensor:
+    scaled = [term if factor is None else term * factor for term, factor in zip(terms, factors, strict=True)]
+    return functools.reduce(torch.add, scaled)

@@ -5,7 +5,9 @@ It is written once: the supernet puts all candidates in each layer, a derived ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +109,19 @@ class Supernet(MacroNetwork):
                     weight.copy_(part.get_parameter(name))
                     weight.grad = None
                     part.register_parameter(name, weight)
+
+    @contextmanager
+    def constant_weights(self, drawn: Sequence[Sequence[int]]) -> Iterator[None]:
+        """Within, a pass through these candidates keeps nothing that only the weights' gradients would need."""
+        layers = (layer.weights_of(columns) for layer, columns in zip(self.layers, drawn, strict=True))
+        used = [*self.stem.parameters(), *self.reductions.parameters(), *self.head.parameters(), *chain(*layers)]
+        for weight in used:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weight in used:
+                weight.requires_grad_(True)
 
     def forward(self, images: Tensor, drawn: Sequence[Sequence[int]], scales: Tensor | None = None) -> Tensor:
         """Logits [B, classes] through the drawn candidates.
