@@ -59,8 +59,8 @@ def same_convolution(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 class _DepthwiseConvolution(torch.autograd.Function):
     """The same, with a gradient of the weight that is computed in strips of few columns.
 
-    A column of the gradient needs the input shifted by so many pixels, and no other column: three of them are the weight
-    gradient of a convolution of width three on the shifted input, for which oneDNN has a fast kernel.
+    Any three neighbouring columns of the gradient are the weight gradient of a convolution of width three on an input
+    that is shifted, and for that oneDNN has a fast kernel.
     """
 
     @staticmethod

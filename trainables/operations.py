@@ -17,9 +17,7 @@ def convolution(channels: int, i: int, j: int) -> nn.Module:
 
 def separable_convolution(channels: int, i: int, j: int) -> nn.Module:
     """A depthwise convolution of height i and width j, then a pointwise one; neither has a bias."""
-    return nn.Sequential(
-        SameConvolution(channels, i, j, depthwise=True), SameConvolution(channels, 1, 1)
-    )
+    return nn.Sequential(SameConvolution(channels, i, j, depthwise=True), SameConvolution(channels, 1, 1))
 
 
 def pooling(kind: str, i: int, j: int) -> nn.Module:

@@ -74,29 +74,29 @@ class Superkernel(nn.Module):
     def _normalised(self, x: Tensor, column: int, factor: Tensor | None) -> Tensor:
         """factor * BN(op(x)), the factor being part of the batch norm's own."""
         norm = self.norms[column]
+        assert isinstance(norm, nn.BatchNorm2d), "a norm is a batch norm"
         y = self._output(x, column)
-        if factor is None:
-            return norm(y)
-        return functional.batch_norm(y, None, None, norm.weight * factor, norm.bias * factor, training=True, eps=norm.eps)
+        scale, shift = (norm.weight, norm.bias) if factor is None else (norm.weight * factor, norm.bias * factor)
+        return functional.batch_norm(y, None, None, scale, shift, training=True, eps=norm.eps)
 
     def _sum(self, x: Tensor, drawn: Sequence[int], factors: Sequence[Tensor | None]) -> Tensor:
         """The sum of the drawn candidates' outputs, by one convolution where that is less work."""
-        window = self._window_of_one(drawn)
-        if window is None or any(factor is not None and factor.requires_grad for factor in factors):
+        constant = not any(factor is not None and factor.requires_grad for factor in factors)
+        kernels = self._kernels_in_one_window(drawn) if constant else None
+        if kernels is None:
             return _weighted_sum([self._output(x, column) for column in drawn], factors)
-        kernels = [self.candidates[column].weight_in(window) for column in drawn]
         return same_convolution(x, _weighted_sum(kernels, factors), groups=1)
 
-    def _window_of_one(self, drawn: Sequence[int]) -> tuple[int, int] | None:
-        """The window that holds all drawn kernels, if they are standard ones and it has no more taps than all theirs."""
-        windows = []
-        for column in drawn:
-            candidate = self.candidates[column]
-            if not isinstance(candidate, SameConvolution):
-                return None
-            windows.append(candidate.window)
-        rows, columns = (max(sizes) for sizes in zip(*windows, strict=True))
-        return (rows, columns) if rows * columns <= sum(i * j for i, j in windows) else None
+    def _kernels_in_one_window(self, drawn: Sequence[int]) -> list[Tensor] | None:
+        """The drawn kernels in the window that holds them all; None unless it has at most as many taps as all theirs."""
+        candidates = [self.candidates[column] for column in drawn]
+        kernels = [candidate for candidate in candidates if isinstance(candidate, SameConvolution)]
+        if len(kernels) < len(drawn):
+            return None
+        heights, widths = zip(*(kernel.window for kernel in kernels), strict=True)
+        window = max(heights), max(widths)
+        taps = sum(i * j for i, j in zip(heights, widths, strict=True))
+        return [kernel.weight_in(window) for kernel in kernels] if window[0] * window[1] <= taps else None
 
 
 def _weighted_sum(terms: Sequence[Tensor], factors: Sequence[Tensor | None]) -> Tensor:

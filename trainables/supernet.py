@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -113,8 +112,10 @@ class Supernet(MacroNetwork):
     @contextmanager
     def constant_weights(self, drawn: Sequence[Sequence[int]]) -> Iterator[None]:
         """Within, a pass through these candidates keeps nothing that only the weights' gradients would need."""
-        layers = (layer.weights_of(columns) for layer, columns in zip(self.layers, drawn, strict=True))
-        used = [*self.stem.parameters(), *self.reductions.parameters(), *self.head.parameters(), *chain(*layers)]
+        used = [*self.stem.parameters(), *self.reductions.parameters(), *self.head.parameters()]
+        for layer, columns in zip(self.layers, drawn, strict=True):
+            assert isinstance(layer, Superkernel), "all layers of a supernet are superkernels"
+            used += layer.weights_of(columns)
         for weight in used:
             weight.requires_grad_(False)
         try:
