@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,45 +13,57 @@ from torch.nn import functional
 _STRIP_COLUMNS = 3
 
 
+# More work than this for the sake of an odd window costs more than a padded copy of the input.
+_MOST_WORK_IN_ODD_WINDOW = 4 / 3
+
+
 class SameConvolution(nn.Conv2d):
     """A convolution without bias that keeps height and width, as padding="same" does.
 
-    An even size has its odd pixel of padding below and to the right. It runs in the next odd window, whose first row or
-    column is zero: the 81 kernels of a superkernel then have 25 shapes, for each of which libraries choose and keep an
-    algorithm.
+    An even size has its odd pixel of padding below and to the right. Such a kernel runs in the next odd window, of
+    which the first row or column is zero, so that nothing has to be copied, and the 81 kernels of a superkernel have
+    few shapes for each of which libraries choose and keep an algorithm. Only small standard kernels, whose odd window
+    would be far more work, get a padded copy of the input.
 
     Args:
         channels: Of input and output.
         i: Height of the kernel.
         j: Width of the kernel.
         depthwise: Whether each channel has a kernel of its own and sees no other.
+
+    Attributes:
+        odd_window: The least odd height and width that hold the kernel.
+        taps: Of the window in which it runs.
     """
 
     def __init__(self, channels: int, i: int, j: int, depthwise: bool = False) -> None:
-        groups = channels if depthwise else 1
-        super().__init__(channels, channels, (i, j), padding=(i // 2, j // 2), groups=groups, bias=False)
-        self.window = (i | 1, j | 1)
+        super().__init__(channels, channels, (i, j), groups=channels if depthwise else 1, bias=False)
+        self.odd_window = (i | 1, j | 1)
+        odd_taps = self.odd_window[0] * self.odd_window[1]
+        self._runs_in_odd_window = depthwise or odd_taps <= _MOST_WORK_IN_ODD_WINDOW * i * j
+        self.taps = odd_taps if self._runs_in_odd_window else i * j
 
     def weight_in(self, window: tuple[int, int]) -> Tensor:
         """The kernel, centred in a window of odd height and width that is at least its own."""
         (rows, columns), (i, j) = window, self.kernel_size
-        above, left = rows // 2 - (i - 1) // 2, columns // 2 - (j - 1) // 2
         if (rows, columns) == (i, j):
             return self.weight
+        above, left = rows // 2 - (i - 1) // 2, columns // 2 - (j - 1) // 2
         return functional.pad(self.weight, (left, columns - j - left, above, rows - i - above))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape."""
-        return same_convolution(x, self.weight_in(self.window), self.groups)
+        if self._runs_in_odd_window:
+            return same_convolution(x, self.weight_in(self.odd_window), self.groups)
+        i, j = self.kernel_size
+        return functional.conv2d(functional.pad(x, ((j - 1) // 2, j // 2, (i - 1) // 2, i // 2)), self.weight)
 
 
 def same_convolution(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Convolve [B, C, H, W] with an odd window [C', C / groups, i, j], keeping height and width."""
     i, j = weight.shape[2:]
-    depthwise = groups == x.shape[1] > 1
-    # A wider or, on a small map, higher window would fall to oneDNN's general kernel.
-    slow = j > _STRIP_COLUMNS or 2 * (i // 2) >= x.shape[2]
-    if depthwise and slow and weight.requires_grad and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    slow = groups == x.shape[1] > 1 and (j > _STRIP_COLUMNS or _too_high(i, x))
+    if slow and weight.requires_grad and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         y: Tensor = _DepthwiseConvolution.apply(x, weight)
         return y
     return functional.conv2d(x, weight, padding=(i // 2, j // 2), groups=groups)
@@ -59,8 +72,8 @@ def same_convolution(x: Tensor, weight: Tensor, groups: int) -> Tensor:
 class _DepthwiseConvolution(torch.autograd.Function):
     """The same, with a gradient of the weight that is computed in strips of few columns.
 
-    Any three neighbouring columns of the gradient are the weight gradient of a convolution of width three on an input
-    that is shifted, and for that oneDNN has a fast kernel.
+    Neighbouring columns of it are the weight gradient of a narrower convolution on an input that is shifted, and up
+    to three columns oneDNN has a fast kernel for that.
     """
 
     @staticmethod
@@ -79,14 +92,27 @@ class _DepthwiseConvolution(torch.autograd.Function):
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """[channels, 1, i, j] for a depthwise convolution."""
-    (i, j), width = weight.shape[2:], x.shape[3]
-    padded = functional.pad(x, (j // 2, j // 2 + -j % _STRIP_COLUMNS, i // 2, i // 2))
+    i, j = weight.shape[2:]
+    rows = i // 2 if _too_high(i, x) else 0
     strips = []
-    for left in range(0, j, _STRIP_COLUMNS):
-        shifted = padded[..., left : left + width + _STRIP_COLUMNS - 1].contiguous(memory_format=torch.channels_last)
-        shape_only = weight[..., :1].expand(-1, -1, -1, _STRIP_COLUMNS)
-        strips.append(_gradient(gradient, shifted, shape_only, (0, 0), of_x=False))
-    return torch.cat(strips, dim=3)[..., :j]
+    for start, stop in pairwise(_strip_borders(j)):
+        left, right = j // 2 - start, stop - 1 - j // 2
+        shifted, padding = x, (i // 2 - rows, left)
+        if rows or left != right:
+            shifted, padding = functional.pad(x, (left, right, rows, rows)), (i // 2 - rows, 0)
+        strips.append(_gradient(gradient, shifted, weight[..., start:stop], padding, of_x=False))
+    return torch.cat(strips, dim=3)
+
+
+def _strip_borders(columns: int) -> list[int]:
+    """Where an odd number of columns is cut: the strip in the middle needs no shifted copy of the input."""
+    cuts = range(columns // 2 - _STRIP_COLUMNS // 2, 0, -_STRIP_COLUMNS)
+    return [0, *reversed(cuts), *(columns - cut for cut in cuts), columns]
+
+
+def _too_high(rows: int, x: Tensor) -> bool:
+    """Whether the padding of so high a window is too much for oneDNN's fast kernel on a map of so few rows."""
+    return 2 * (rows // 2) >= x.shape[2]
 
 
 def _gradient(gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], of_x: bool) -> Tensor:

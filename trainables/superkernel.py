@@ -88,15 +88,15 @@ class Superkernel(nn.Module):
         return same_convolution(x, _weighted_sum(kernels, factors), groups=1)
 
     def _kernels_in_one_window(self, drawn: Sequence[int]) -> list[Tensor] | None:
-        """The drawn kernels in the window that holds them all; None unless it has at most as many taps as all theirs."""
+        """The drawn kernels in a window that holds them all; None if it has more taps than theirs together."""
         candidates = [self.candidates[column] for column in drawn]
         kernels = [candidate for candidate in candidates if isinstance(candidate, SameConvolution)]
         if len(kernels) < len(drawn):
             return None
-        heights, widths = zip(*(kernel.window for kernel in kernels), strict=True)
-        window = max(heights), max(widths)
-        taps = sum(i * j for i, j in zip(heights, widths, strict=True))
-        return [kernel.weight_in(window) for kernel in kernels] if window[0] * window[1] <= taps else None
+        rows, columns = (max(sizes) for sizes in zip(*(kernel.odd_window for kernel in kernels), strict=True))
+        if rows * columns > sum(kernel.taps for kernel in kernels):
+            return None
+        return [kernel.weight_in((rows, columns)) for kernel in kernels]
 
 
 def _weighted_sum(terms: Sequence[Tensor], factors: Sequence[Tensor | None]) -> Tensor:
