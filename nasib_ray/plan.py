@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 
 from nasib_ray.config import SweepConfig
-from nasib_ray.quiet_ray import usable_cpus
 from schedulers.allocation import SLICE_MARGIN, planned_horizon
 from schedulers.allocators import rungs_of_horizon
 from schedulers.budget import Budget, format_device_seconds
@@ -25,6 +22,8 @@ from schedulers.ledger import KEPT_CHECKPOINTS
 from schedulers.rules import Rules
 from schedulers.sizes import format_size
 from schedulers.storage_bound import told_too_small
+from trainables.memory import MemoryEstimate
+from trainables.settings import TrialSettings
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,9 @@ class Measured:
         epoch_seconds: Wall seconds of the first epoch: both passes and the evaluation.
         setup_seconds: Wall seconds of loading prepared data and building the supernet.
         checkpoint_bytes: Size of a checkpoint, and ``checkpoint_seconds`` the wall seconds of writing it.
-        memory_bytes: Peak memory of the trial: the GPU's if it has one, else of the whole process.
+        estimate: What it was expected to need in memory.
+        memory_bytes: What it needed at most: the GPU's if it has one, else that of the whole process.
+        step_memory_bytes: The part of it that a batch needs.
         parameters: Parameters of the supernet.
         device_name: What it was measured on.
     """
@@ -44,7 +45,9 @@ class Measured:
     setup_seconds: float
     checkpoint_bytes: int
     checkpoint_seconds: float
+    estimate: MemoryEstimate
     memory_bytes: int
+    step_memory_bytes: int
     parameters: int
     device_name: str
 
@@ -96,9 +99,7 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     held, budget = config.resources, config.budget
     assert budget is not None, "resources are known only under a budget"
     cpus, gpus = held.cpus or 0.0, held.gpus or 0.0
-    slots = _slots_here(cpus, gpus)
-    slots = slots if config.max_concurrent is None else min(slots, config.max_concurrent)
-    measured = measure(config, max(1, int(cpus)), progress)
+    slots, measured = measure(config, cpus, gpus, progress)
     devices = gpus if budget.device == "gpu" else cpus
     epoch = measured.epoch_seconds * devices
     boots = measured.setup_seconds * devices * slots
@@ -140,30 +141,30 @@ def _epochs_of_one(horizon: int, rungs: list[int], eta: int) -> float:
     return float(sum(step / eta**passed for passed, step in enumerate(steps)))
 
 
-def _slots_here(cpus: float, gpus: float) -> int:
-    import torch
+def measure(
+    config: SweepConfig, cpus: float, gpus: float, progress: Callable[[str, int, int], None] | None = None
+) -> tuple[int, Measured]:
+    """Run one epoch of the configuration's first search here, and save it once.
 
-    fits = [usable_cpus() / cpus] if cpus else []
-    fits += [torch.cuda.device_count() / gpus] if gpus else []
-    slots = int(min(fits) + 1e-9)
-    if slots < 1:
-        raise ValueError(
-            f"a trial holds {cpus:g} CPUs and {gpus:g} GPUs, but this machine has {usable_cpus()} and "
-            f"{torch.cuda.device_count()}: plan where the sweep will run"
-        )
-    return slots
+    Returns:
+        How many trials run here at once, and one of them.
 
-
-def measure(config: SweepConfig, threads: int, progress: Callable[[str, int, int], None] | None = None) -> Measured:
-    """Run one epoch of the configuration's first search here, and save it once."""
+    Raises:
+        ValueError: If not even one can, or they have no room in memory.
+    """
     import torch
 
     from nasib_ray.searcher import first_trial
+    from nasib_ray.this_machine import check_memory_here, slots_here
     from trainables.data import load_dataset
+    from trainables.device import settle_process
     from trainables.nasib import NasibTrainable
 
-    torch.set_num_threads(threads)
-    load_dataset(config.data, progress)
+    slots = slots_here(config, torch.cuda.device_count())
+    dataset = load_dataset(config.data, progress)
+    first = TrialSettings.from_config(first_trial(config))
+    estimate = check_memory_here(config, first.search, dataset, slots)
+    settle_process(cpus, gpus)
     started = time.perf_counter()
     trial = NasibTrainable(first_trial(config))
     setup_seconds = time.perf_counter() - started
@@ -176,25 +177,17 @@ def measure(config: SweepConfig, threads: int, progress: Callable[[str, int, int
             size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
     finally:
         trial.stop()
-    return Measured(
+    return slots, Measured(
         epoch_seconds=report["epoch_seconds"],
         setup_seconds=setup_seconds,
         checkpoint_bytes=size,
         checkpoint_seconds=checkpoint_seconds,
-        memory_bytes=_peak_memory(),
+        estimate=estimate,
+        memory_bytes=report["memory_bytes"],
+        step_memory_bytes=report["step_memory_bytes"],
         parameters=report["parameters"],
         device_name=report["device_name"],
     )
-
-
-def _peak_memory() -> int:
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def plan_report(console: Console, plan: Plan) -> None:
@@ -212,7 +205,8 @@ def plan_report(console: Console, plan: Plan) -> None:
         "full search": f"{plan.horizon} epochs; the budget buys {plan.full_searches} of them",
         "rungs": f"{rungs}; about {plan.begun} searches will be begun",
         "wall-clock": _duration(plan.wall_seconds),
-        "memory": f"{format_size(measured.memory_bytes)} a trial",
+        "memory": f"{format_size(measured.memory_bytes)} a trial, {format_size(measured.step_memory_bytes)} of it for "
+        f"a batch (estimated: {format_size(measured.estimate.total)}, {format_size(measured.estimate.step)})",
         "disk": f"up to {format_size(plan.disk_bytes)} of checkpoints, {format_size(measured.checkpoint_bytes)} each",
         **({} if plan.max_storage is None else {"max_storage": _bound_text(plan, plan.max_storage)}),
     }

@@ -57,6 +57,11 @@ class SweepCluster:
 
     ready: Path | None = None
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it was started here, and is this machine."""
+        return self.ready is not None
+
     def await_workers(self) -> None:
         """Wait until the workers have imported what they preload; a trial would hold its device meanwhile.
 

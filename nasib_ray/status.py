@@ -51,6 +51,8 @@ class TrialStatus(_Lambda):
         value: Its newest value.
         best_value: Its best one.
         spent_device_seconds: Device-time held so far.
+        memory_bytes: The most memory that it held: of its GPU, else of its whole process.
+        step_memory_bytes: The part of it that a batch needed.
         error: Why it failed.
         lost_checkpoints: Those that were found damaged, the newest last.
         config: Its whole configuration.
@@ -70,6 +72,8 @@ class TrialStatus(_Lambda):
     value: float | None
     best_value: float | None
     spent_device_seconds: float
+    memory_bytes: int | None
+    step_memory_bytes: int | None
     error: str | None
     lost_checkpoints: list[LostCheckpointStatus]
     config: dict[str, Any]
@@ -212,6 +216,8 @@ def trial_status(state: SweepState, search: SearchRecord) -> TrialStatus:
         "value": value,
         "best_value": search.best_value,
         "spent_device_seconds": sum(state.ledger.spent_by_trial.get(search.id, {}).values()),
+        "memory_bytes": latest.get("memory_bytes"),
+        "step_memory_bytes": latest.get("step_memory_bytes"),
         "error": search.why if search.state == "failed" else None,
         "lost_checkpoints": [lost_status(lost) for lost in search.lost_checkpoints],
         "config": search.config,

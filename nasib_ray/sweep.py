@@ -111,6 +111,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
     with quiet_tune(), ray_for_sweep() as cluster:
         check_room(needs)
         # Imported behind the start of Ray, whose workers import it meanwhile.
+        from nasib_ray.this_machine import check_memory_here, slots_here
         from trainables.checkpoint import KEPT_FILES
         from trainables.data import load_dataset
         from trainables.fits import check_fits
@@ -118,7 +119,11 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         from trainables.nasib import NasibTrainable
 
         dataset = load_dataset(config.data, None if watcher is None else watcher.preparing)
-        check_fits(TrialSettings.from_config(first_trial(config)), dataset)
+        first = TrialSettings.from_config(first_trial(config))
+        check_fits(first, dataset)
+        # On a GPU, and on nodes elsewhere, each trial looks for itself.
+        if cluster.is_own and not held.gpus:
+            check_memory_here(config, first.search, dataset, slots_here(config, 0))
         cluster.await_workers()
         searcher = StudySearcher(config, METRIC, "max", _study_log(config, place))
         tune_config, run_config = with_budget(

@@ -61,12 +61,22 @@ class SameConvolution(nn.Conv2d):
 
 def same_convolution(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Convolve [B, C, H, W] with an odd window [C', C / groups, i, j], keeping height and width."""
+    weight = _reaching(weight, x)
     i, j = weight.shape[2:]
     slow = groups == x.shape[1] > 1 and (j > _STRIP_COLUMNS or _too_high(i, x))
     if slow and weight.requires_grad and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         y: Tensor = _DepthwiseConvolution.apply(x, weight)
         return y
     return functional.conv2d(x, weight, padding=(i // 2, j // 2), groups=groups)
+
+
+def _reaching(weight: Tensor, x: Tensor) -> Tensor:
+    """An odd window without the rows and columns that see nothing but padding, wherever it stands on so small a map."""
+    for dimension in (2, 3):
+        beyond = weight.shape[dimension] // 2 - (x.shape[dimension] - 1)
+        if beyond > 0:
+            weight = weight.narrow(dimension, beyond, weight.shape[dimension] - 2 * beyond)
+    return weight
 
 
 class _DepthwiseConvolution(torch.autograd.Function):

@@ -6,12 +6,15 @@ from trainables.architecture import MacroShape
 from trainables.candidates import is_import_path
 from trainables.data import Dataset, make_splits
 from trainables.epoch_plan import Phase, plan_epoch
+from trainables.memory import MemoryEstimate, check_memory, estimate_memory
 from trainables.operations import build_operation
-from trainables.settings import TrialSettings
+from trainables.settings import SearchSettings, TrialSettings
 
 
 def check_fits(settings: TrialSettings, dataset: Dataset) -> None:
     """Make sure that settings and data go together, without building the network.
+
+    Memory is not looked at: see ``check_memory_of``.
 
     Raises:
         ValueError: If the three parts, the epoch's batches or the reductions are not possible with these images, or
@@ -26,3 +29,24 @@ def check_fits(settings: TrialSettings, dataset: Dataset) -> None:
     MacroShape(image_shape, len(dataset.class_names), search.layers, search.reductions, search.channels)
     for name in filter(is_import_path, search.candidate_names):
         build_operation(name, search.channels)
+
+
+def check_memory_of(search: SearchSettings, dataset: Dataset, there: int, where: str) -> MemoryEstimate:
+    """Make sure that a search fits into memory.
+
+    Args:
+        search: The search.
+        dataset: What on.
+        there: Bytes that it may use.
+        where: What has them, for the message.
+
+    Returns:
+        What it needs.
+
+    Raises:
+        ValueError: It does not fit; the numbers are told.
+    """
+    images, channels, height, width = dataset.train.images.shape
+    estimate = estimate_memory(search, (channels, height, width), len(dataset.class_names), images)
+    check_memory(estimate, there, where)
+    return estimate

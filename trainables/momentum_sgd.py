@@ -33,6 +33,11 @@ class MomentumSGD:
         self._weight_decay = weight_decay
         self._gradient_clip = gradient_clip
 
+    @property
+    def momentum_bytes(self) -> int:
+        """What the momentum takes."""
+        return sum(buffer.nbytes for buffer in self.momentum.values())
+
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Take one step with the gradients that there are, and drop them; the other weights and momenta stay as is."""

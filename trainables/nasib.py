@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import platform
 import signal
 import threading
 import time
@@ -13,17 +11,31 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from ray.tune import Trainable
 
 from trainables.checkpoint import load_search, save_search
 from trainables.data import Dataset, load_dataset
+from trainables.device import (
+    MemoryWatch,
+    choose_algorithms,
+    device_memory,
+    device_name,
+    find_device,
+    settle_process,
+)
+from trainables.fits import check_memory_of
 from trainables.manifest import MANIFEST
 from trainables.search import Search
 from trainables.settings import DataSettings, TrialSettings
 from trainables.supernet import count_parameters
 
 logger = logging.getLogger(__name__)
+
+LARGEST_SHARE_OF_SAVES = 0.02
+"""Of the time of a search, where it can choose: at the end of a slice it saves in any case."""
+
+LONGEST_UNSAVED = 10
+"""How many times ``checkpoint_seconds`` a search goes on at most without a checkpoint, to keep to that share."""
 
 
 class NasibTrainable(Trainable):  # type: ignore[misc]
@@ -44,6 +56,8 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
         self._search: Search | None = None
         self._left: Search | None = None
         self._saved: tuple[bytes, int] | None = None
+        self._save_seconds = 0.0
+        self._memory: MemoryWatch | None = None
         self._interrupted = False
         self._previous_handler: Any = None
         if threading.current_thread() is threading.main_thread():
@@ -64,7 +78,7 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
     def _begin(self, config: dict[str, Any]) -> None:
         settings = self._settings = TrialSettings.from_config(config)
         if self.trial_resources is not None:
-            torch.set_num_threads(max(1, math.floor(self.trial_resources.required_resources.get("CPU", 0))))
+            settle_process(self._holds("CPU"), self._holds("GPU"))
         self._left, self._search = self._search or self._left, None
         if self._loaded is None or self._loaded[0] != settings.data:
             self._loaded = settings.data, load_dataset(settings.data, _log_progress)
@@ -74,17 +88,25 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
     def _build(self) -> Search:
         """A new search under the present configuration."""
         assert self._loaded is not None, "the trial was not set up"
-        device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-        if device.type == "cuda":
-            _set_deterministic(self._settings.search.deterministic)
+        device = find_device()
+        check_memory_of(self._settings.search, self._loaded[1], device_memory(device, self._holds("GPU")), "its device")
+        choose_algorithms(device, self._settings.search.deterministic)
         left, self._left = self._left, None
         self._search = Search(self._settings, self._loaded[1], device, left)
         self._constant_metrics = {
             "parameters": count_parameters(self._search.supernet),
-            "device_name": _device_name(device),
+            "device_name": device_name(device),
             "seed": self._settings.seed,
         }
+        # A process keeps what it freed: what its first search needs for a batch, all have.
+        if self._memory is None or device.type == "cuda":
+            self._memory = MemoryWatch(device)
         return self._search
+
+    def _holds(self, resource: str) -> float:
+        """How much of a resource of Ray's the trial holds; 0 outside of Ray."""
+        given = self.trial_resources
+        return 0.0 if given is None else float(given.required_resources.get(resource, 0))
 
     @property
     def search(self) -> Search:
@@ -129,7 +151,9 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
         cut = search.in_epoch
         epoch = search.position.last_epoch
         effective = search.effective_candidates()
-        due = time.monotonic() - self._saved_at >= search.settings.search.checkpoint_seconds
+        due = time.monotonic() - self._saved_at >= self._seconds_between_saves()
+        assert self._memory is not None, "the search was built"
+        memory, of_a_step = self._memory.peaks(search.optimizer.momentum_bytes)
         whole = epoch if not cut else None
         return {
             "epochs": search.epochs,
@@ -151,10 +175,24 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
             "alpha_entropy": search.alpha_entropy(),
             "effective_candidates": effective,
             "effective_candidates_mean": sum(effective) / len(effective),
+            "memory_bytes": memory,
+            "step_memory_bytes": of_a_step,
             "done": search.finished,
             "should_checkpoint": cut or interrupted or due,
             **self._constant_metrics,
         }
+
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Save and measure how long that takes, the storage's part included."""
+        began = time.monotonic()
+        saved = super().save(checkpoint_dir)
+        self._save_seconds = time.monotonic() - began
+        return saved
+
+    def _seconds_between_saves(self) -> float:
+        """As set; longer where saving would take more than its share, up to a limit: it is what a crash can lose."""
+        shortest = self._settings.search.checkpoint_seconds
+        return max(shortest, min(self._save_seconds / LARGEST_SHARE_OF_SAVES, LONGEST_UNSAVED * shortest))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write everything that the search is a function of, and where it stands."""
@@ -197,20 +235,3 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
 
 def _log_progress(what: str, done: int, total: int) -> None:
     logger.info("%s: %d of %d", what, done, total)
-
-
-def _set_deterministic(deterministic: bool) -> None:
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(deterministic)
-
-
-def _device_name(device: torch.device) -> str:
-    """The kind of device: epochs take as long on two of the same name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine() or "cpu")

@@ -24,6 +24,7 @@ Anneal = Literal["endpoints", "paper"]
 Alternate = Literal["epoch", "step"]
 BatchNormPlace = Literal["candidate", "layer"]
 PairScale = Literal["sum", "mean"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class _Settings(BaseModel):
@@ -85,8 +86,11 @@ class SearchSettings(_Settings):
         alpha_optimizer: "adam" with betas (0, 0.999), or "sgd" with momentum; state is kept per entry of alpha.
         alpha_learning_rate: Constant over the search.
         priors: Initial alpha of candidates by name; 0 where none is given.
+        precision: Of convolutions and their outputs; weights, batch statistics and losses are "float32" in any case.
+            "bfloat16" is meant for GPUs that compute in it.
         deterministic: Ask CUDA for deterministic kernels.
-        checkpoint_seconds: A checkpoint is asked for at the end of the first epoch so long after the last one.
+        checkpoint_seconds: A checkpoint is asked for at the end of the first epoch so long after the last one; later,
+            up to ten times so long, where saving would take more than 2% of the time.
     """
 
     k: float = Field(default=0.1, gt=0, le=1)
@@ -110,6 +114,7 @@ class SearchSettings(_Settings):
     alpha_optimizer: Literal["adam", "sgd"] = "adam"
     alpha_learning_rate: PositiveFloat = 0.01
     priors: dict[str, FiniteFloat] = Field(default_factory=dict)
+    precision: Precision = "float32"
     deterministic: bool = False
     checkpoint_seconds: float = Field(default=60.0, ge=0)
 

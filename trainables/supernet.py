@@ -70,9 +70,12 @@ class Supernet(MacroNetwork):
     Its batch norms always use the batch's statistics: running ones would mix all paths and mean nothing for one.
 
     Args:
-        settings: Candidates and macro network.
+        settings: Candidates, macro network and precision.
         image_shape: (channels, height, width) of an image.
         classes: Number of classes.
+
+    Attributes:
+        precision: What its convolutions compute in.
     """
 
     def __init__(self, settings: SearchSettings, image_shape: tuple[int, int, int], classes: int) -> None:
@@ -82,6 +85,7 @@ class Supernet(MacroNetwork):
             lambda number, channels: Superkernel(names, channels, settings.batch_norm),
         )
         self._made_for = (settings.candidate_names, settings.batch_norm)
+        self.precision = settings.precision
         use_batch_statistics(self)
         self.to(memory_format=torch.channels_last)
 
@@ -92,7 +96,8 @@ class Supernet(MacroNetwork):
         """
         shape = MacroShape(image_shape, classes, settings.layers, settings.reductions, settings.channels)
         made_for = (settings.candidate_names, settings.batch_norm)
-        return (self.shape, self._made_for) == (shape, made_for) and not any(map(is_import_path, made_for[0]))
+        same = (self.shape, self._made_for, self.precision) == (shape, made_for, settings.precision)
+        return same and not any(map(is_import_path, made_for[0]))
 
     @torch.no_grad()
     def begin_anew(self) -> None:
@@ -125,17 +130,19 @@ class Supernet(MacroNetwork):
                 weight.requires_grad_(True)
 
     def forward(self, images: Tensor, drawn: Sequence[Sequence[int]], scales: Tensor | None = None) -> Tensor:
-        """Logits [B, classes] through the drawn candidates.
+        """Logits [B, classes] through the drawn candidates, float32 unless the weights are of another type.
 
         Args:
             images: [B, C, H, W].
             drawn: For each layer the columns of one or two candidates.
             scales: Factors of the drawn candidates, [layers, len(drawn[0])]; None: plain sums.
         """
-        return self.run(
-            images,
-            lambda index, x: self.layers[index](x, drawn[index], None if scales is None else scales[index]),
-        )
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits = self.run(
+                images,
+                lambda index, x: self.layers[index](x, drawn[index], None if scales is None else scales[index]),
+            )
+        return logits.to(self.head.weight.dtype)
 
 
 class ResidualLayer(nn.Module):

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional
 
 from trainables.alpha import ArchitectureParameters
@@ -100,3 +105,73 @@ def test_evaluation_runs_one_unscaled_operation_a_layer() -> None:
     logits = supernet(images, [(4,), (0,), (8,)])
     correct = count_correct(supernet, images, labels, [4, 0, 8])
     assert int(correct) == int((logits.argmax(1) == labels).sum())
+
+
+def _kept_bytes(step: Callable[[], object]) -> int:
+    """What autograd keeps of activations during a step, weights and shared storages counted once."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(kept.values())
+
+
+def test_an_architecture_step_computes_and_keeps_nothing_for_the_weights() -> None:
+    settings = SearchSettings(layers=LAYERS, reductions=(), channels=8, m=9)
+    supernet, parameters = Supernet(settings, (3, 16, 16), 5), ArchitectureParameters(settings)
+    images, labels = torch.randn(16, 3, 16, 16), torch.randint(5, (16,))
+    pairs = torch.tensor([[settings.candidate_names.index(name) for name in ("sepconv9x9", "sepconv5x4")]] * LAYERS)
+    asked: list[list[bool]] = []
+    backward = torch.ops.aten.convolution_backward
+
+    class Noting(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is backward.default:
+                asked.append(args[-1])
+            return func(*args, **(kwargs or {}))
+
+    with Noting():
+        architecture_step(supernet, parameters, images, labels, pairs)
+    # Two convolutions for each of two candidates in each layer; nothing in front of the first layer's needs a gradient.
+    assert asked == [[True, False, False]] * (4 * (LAYERS - 1))
+    of_alpha = _kept_bytes(lambda: architecture_step(supernet, parameters, images, labels, pairs))
+    optimizer = _optimizer(supernet)
+    of_weights = _kept_bytes(
+        lambda: weight_step(supernet, optimizer, images, labels, pairs, pair_scale="sum", learning_rate=0.1)
+    )
+    assert of_alpha < 0.75 * of_weights
+
+
+def test_a_weight_step_and_an_evaluation_never_wait_for_the_device() -> None:
+    settings = _settings()
+    parts = Supernet(settings, (1, 8, 8), 5), torch.randn(8, 1, 8, 8), torch.randint(5, (8,))
+    pairs = torch.tensor([[0, 8], [4, 1], [2, 5]])
+    # A tensor without values cannot answer the host: whatever asks for one raises.
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        supernet, images, labels = copy.deepcopy(parts[0]), mode.from_tensor(parts[1]), mode.from_tensor(parts[2])
+        with pytest.raises(DataDependentOutputException):
+            float(images.sum())
+        weight_step(supernet, _optimizer(supernet), images, labels, pairs, pair_scale="mean", learning_rate=0.1)
+        count_correct(supernet, images, labels, [4, 0, 8])
+
+
+def test_bfloat16_computes_about_the_same() -> None:
+    settings = _settings()
+    supernet = Supernet(settings, (1, 8, 8), 5)
+    mixed = Supernet(settings.model_copy(update={"precision": "bfloat16"}), (1, 8, 8), 5)
+    mixed.load_state_dict(supernet.state_dict())
+    images, labels, pairs = _batch(4)
+    losses = [
+        weight_step(net, _optimizer(net), images, labels, pairs, pair_scale="sum", learning_rate=0.1)
+        for net in (supernet, mixed)
+    ]
+    assert losses[0].dtype == losses[1].dtype == torch.float32
+    assert float(losses[1]) == pytest.approx(float(losses[0]), rel=0.05)
+    assert losses[0] != losses[1]
+    for name, weight in mixed.named_parameters():
+        assert weight.dtype == torch.float32
+        assert torch.allclose(weight, supernet.get_parameter(name), atol=0.05), name

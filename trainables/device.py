@@ -1,0 +1,94 @@
+"""The device that a trial computes on, how its process is set up for it, and what memory the trial takes there."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from trainables.memory import machine_memory, process_bytes, process_peak
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+# oneDNN keeps 1024 prepared convolutions unless told otherwise; the drawn candidates of a superkernel need more.
+_PREPARED_CONVOLUTIONS = "16384"
+
+
+def settle_process(cpus: float, gpus: float) -> None:
+    """Set the process up for a trial that holds so many CPUs and GPUs; its first convolution must come later.
+
+    It computes with as many threads as it has whole CPUs, at least one, and takes no more of a GPU's memory than its
+    share. It keeps the memory that it freed, and oneDNN the convolutions that it prepared: every batch allocates and
+    frees the same activations, which glibc by default gives back to the kernel and gets again. Settings of malloc and
+    oneDNN in the environment come first.
+    """
+    torch.set_num_threads(max(1, math.floor(cpus)))
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _PREPARED_CONVOLUTIONS)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version") and not any(name.startswith("MALLOC_") for name in os.environ):
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if torch.cuda.is_available() and 0 < gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus)
+
+
+def find_device() -> torch.device:
+    """The GPU that Ray gave to the process, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def choose_algorithms(device: torch.device, deterministic: bool) -> None:
+    """Let CUDA take deterministic kernels, or try which are the fastest for each shape."""
+    if device.type == "cuda":
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.use_deterministic_algorithms(deterministic)
+
+
+def device_name(device: torch.device) -> str:
+    """The kind of device: epochs take as long on two of the same name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine() or "cpu")
+
+
+def device_memory(device: torch.device, gpus: float) -> int:
+    """Bytes that a trial with so many GPUs may use: its share of the GPU, or all that the machine has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * min(1.0, gpus or 1.0))
+    return machine_memory()
+
+
+class MemoryWatch:
+    """Peaks of a search's memory, from now on: on a GPU of the search's tensors, else of the whole process.
+
+    Args:
+        device: Where it computes. Nothing has been computed there yet.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = process_bytes()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def peaks(self, momentum_bytes: int) -> tuple[int, int]:
+        """(Of all, of what a batch needs beyond what stays), in bytes.
+
+        Args:
+            momentum_bytes: Of the momentum that there is by now, which stays.
+        """
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device)
+            return peak, peak - torch.cuda.memory_allocated(self._device)
+        peak = process_peak()
+        return peak, max(0, peak - self._before - momentum_bytes)
