@@ -75,10 +75,16 @@ def load_search(search: Search, directory: str | Path) -> None:
     _check_identity(saved["identity"], _identity(search), folder)
     _warn_of_changes(saved["settings"], _settings(search))
 
-    search.supernet.load_state_dict(load_file(folder / WEIGHTS))
-    named = search.supernet.state_dict()
+    weights, momentum = search.supernet.state_dict(), search.optimizer.momentum
+    saved_weights, saved_momentum = load_file(folder / WEIGHTS), load_file(folder / MOMENTUM)
+    if saved_weights.keys() != weights.keys():
+        raise ValueError(f"{folder / WEIGHTS} holds other weights than this search has, though all else agrees")
+    # Thousands of small tensors: faster than load_state_dict by half a second.
+    for name, tensor in saved_weights.items():
+        weights[name].copy_(tensor)
     search.optimizer.momentum = {
-        name: torch.empty_like(named[name]).copy_(momentum) for name, momentum in load_file(folder / MOMENTUM).items()
+        name: momentum.get(name, torch.empty_like(weights[name])).copy_(tensor)
+        for name, tensor in saved_momentum.items()
     }
     parameters = search.parameters
     for name, moment in load_file(folder / ALPHA_OPTIMIZER).items():

@@ -181,6 +181,44 @@ def test_a_checkpoint_is_asked_for_once_its_time_has_come(make: Make, tmp_path: 
     assert not trainable.step()["should_checkpoint"]
 
 
+def test_a_search_whose_saves_are_slow_saves_less_often_within_a_limit(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainable = make(checkpoint_seconds=0.2)
+    now = 1000.0
+    monkeypatch.setattr("trainables.nasib.time.monotonic", lambda: now)
+
+    def save_within(seconds: float) -> None:
+        def slow_save(self: Any, checkpoint_dir: str | None = None) -> None:
+            nonlocal now
+            now += seconds
+            self.save_checkpoint(str(tmp_path))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ray.tune.Trainable.save", slow_save)
+            trainable.save()
+
+    # A checkpoint of 0.01 s is 2% of 0.5 s; one of 1 s would be of 50 s, but ten times the setting is the most.
+    for taken, due_after in ((0.001, 0.2), (0.01, 0.5), (1.0, 2.0)):
+        save_within(taken)
+        trainable.reset_config(trainable.config)
+        saved_at = now
+        now = saved_at + 0.99 * due_after
+        assert not trainable.step()["should_checkpoint"]
+        now = saved_at + 1.01 * due_after
+        assert trainable.step()["should_checkpoint"]
+
+
+def test_memory_is_reported(make: Make) -> None:
+    report = make().step()
+    assert 0 <= report["step_memory_bytes"] < report["memory_bytes"] < 2**40
+
+
+def test_a_network_that_cannot_fit_is_refused_with_the_numbers(make: Make) -> None:
+    with pytest.raises(ValueError, match=r"needs about [\d,]+ GB of memory .* but its device has .* GB: lower"):
+        make(channels=20_000)
+
+
 def test_a_reset_trainable_equals_a_fresh_one_bit_for_bit(
     make: Make, small_config: dict[str, Any], tmp_path: Path
 ) -> None:
