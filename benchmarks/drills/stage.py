@@ -281,7 +281,7 @@ class Stage:
     def begin_again(self, budget: float) -> None:
         """Forget the sweep; the next driver begins another one."""
         shutil.rmtree(self.sweep)
-        self.budget, self.began = budget, time.time()
+        self.budget, self.began, self.before = budget, time.time(), None
 
     def mark(self) -> None:
         """Take note of the sweep as it stands: something goes wrong now."""
