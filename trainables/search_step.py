@@ -41,9 +41,10 @@ def weight_step(
         The mean loss of the batch before the step, a scalar on the device.
     """
     scales = torch.full(pairs.shape, 0.5, device=images.device) if pair_scale == "mean" else None
-    loss = functional.cross_entropy(supernet(images, pairs.tolist(), scales), labels)
+    drawn = pairs.tolist()
+    loss = functional.cross_entropy(supernet(images, drawn, scales), labels)
     loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step(learning_rate)
+    optimizer.step(learning_rate, supernet.weights_of(drawn))
     return loss.detach()
 
 
@@ -63,8 +64,9 @@ def architecture_step(
         The mean loss of the batch before the step, a scalar on the device.
     """
     alpha = parameters.alpha.gather(1, pairs).to(images.device, images.dtype).requires_grad_()
-    with supernet.constant_weights(pairs.tolist()):
-        logits = supernet(images, pairs.tolist(), torch.softmax(alpha, dim=1))
+    drawn = pairs.tolist()
+    with supernet.constant_weights(drawn):
+        logits = supernet(images, drawn, torch.softmax(alpha, dim=1))
     loss = functional.cross_entropy(logits, labels)
     (gradient,) = torch.autograd.grad(loss, alpha)
     # The next batch's draw depends on this update: the one place where the host has to wait for the device.

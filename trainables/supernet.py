@@ -114,13 +114,25 @@ class Supernet(MacroNetwork):
                     weight.grad = None
                     part.register_parameter(name, weight)
 
-    @contextmanager
-    def constant_weights(self, drawn: Sequence[Sequence[int]]) -> Iterator[None]:
-        """Within, a pass through these candidates keeps nothing that only the weights' gradients would need."""
+    def train(self, mode: bool = True) -> Supernet:
+        """As every module's; only operations of the user's own know the difference, the thousands of others do not."""
+        if any(map(is_import_path, self._made_for[0])):
+            return super().train(mode)
+        self.training = mode
+        return self
+
+    def weights_of(self, drawn: Sequence[Sequence[int]]) -> list[nn.Parameter]:
+        """All weights that a batch with these candidates uses, each once."""
         used = [*self.stem.parameters(), *self.reductions.parameters(), *self.head.parameters()]
         for layer, columns in zip(self.layers, drawn, strict=True):
             assert isinstance(layer, Superkernel), "all layers of a supernet are superkernels"
             used += layer.weights_of(columns)
+        return used
+
+    @contextmanager
+    def constant_weights(self, drawn: Sequence[Sequence[int]]) -> Iterator[None]:
+        """Within, a pass through these candidates keeps nothing that only the weights' gradients would need."""
+        used = self.weights_of(drawn)
         for weight in used:
             weight.requires_grad_(False)
         try:

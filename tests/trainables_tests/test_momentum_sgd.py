@@ -30,7 +30,7 @@ def test_it_computes_what_torchs_own_does(gradient_clip: float) -> None:
         nn.utils.clip_grad_norm_(theirs, gradient_clip)
         reference.param_groups[0]["lr"] = rate
         reference.step()
-        optimizer.step(rate)
+        optimizer.step(rate, ours.values())
         for one, other in zip(ours.values(), theirs, strict=True):
             assert torch.equal(one, other)
             assert one.grad is None
@@ -40,10 +40,10 @@ def test_what_has_no_gradient_stays_with_its_momentum() -> None:
     used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = MomentumSGD({"used": used, "unused": unused}.items(), 0.9, weight_decay=0.1, gradient_clip=5.0)
     unused.grad = torch.ones(2)
-    optimizer.step(0.1)
+    optimizer.step(0.1, [used, unused])
     before, momentum = unused.detach().clone(), optimizer.momentum["unused"].clone()
     used.grad = torch.ones(2)
-    optimizer.step(0.1)
+    optimizer.step(0.1, [used, unused])
     assert torch.equal(unused, before)
     assert torch.equal(optimizer.momentum["unused"], momentum)
     assert not torch.equal(used, torch.ones(2))
@@ -53,7 +53,7 @@ def test_the_whole_gradient_is_clipped() -> None:
     weights = {name: nn.Parameter(torch.zeros(4)) for name in "ab"}
     for parameter in weights.values():
         parameter.grad = torch.full((4,), 100.0)
-    MomentumSGD(weights.items(), 0.9, weight_decay=0.0, gradient_clip=0.5).step(1.0)
+    MomentumSGD(weights.items(), 0.9, weight_decay=0.0, gradient_clip=0.5).step(1.0, weights.values())
     norm = math.sqrt(sum(float(parameter.detach().square().sum()) for parameter in weights.values()))
     assert norm == pytest.approx(0.5, rel=1e-5)
 
@@ -64,7 +64,7 @@ import sys, torch
 from trainables.momentum_sgd import MomentumSGD
 weight = torch.nn.Parameter(torch.ones(2))
 weight.sum().backward()
-MomentumSGD([("weight", weight)], 0.9, 0.0, 1.0).step(0.1)
+MomentumSGD([("weight", weight)], 0.9, 0.0, 1.0).step(0.1, [weight])
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
