@@ -59,7 +59,7 @@ print(process_peak() - before, estimate_memory(settings, (3, 32, 32), 10, 0).ste
 def test_a_batch_needs_about_what_was_estimated(channels: int, batch: int) -> None:
     ran = subprocess.run([sys.executable, "-c", STEPS, f"{channels}", f"{batch}"], capture_output=True, check=True)
     measured, estimated = map(int, ran.stdout.split())
-    # The last batch of a pass may be half as large again, which the estimate allows for. Here all shapes were met before;
+    # The last batch of a pass may be half as large again, which the estimate allows for. Here all shapes are known;
     # those of other draws bring buffers of their own.
     assert 1.0 < estimated / (1.5 * measured) < 1.7
 
