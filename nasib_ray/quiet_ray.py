@@ -24,6 +24,8 @@ _LONGEST_WAIT_SECONDS = 60.0
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
+    # The journal has every report; of Tune's own files TensorBoard's are the ones that nothing else has.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }

@@ -23,6 +23,7 @@ from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.results import JOURNAL, Sweep, load_sweep, sweep_exists
 from nasib_ray.searcher import StudySearcher, first_trial
 from nasib_ray.study_log import StudyLog
+from nasib_ray.tensorboard import TensorBoardLogger
 from nasib_ray.version import __version__
 from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare
@@ -129,7 +130,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         tune_config, run_config = with_budget(
             budget,
             TuneConfig(metric=METRIC, mode="max", search_alg=searcher),
-            RunConfig(storage_path=place.storage, name=place.name, verbose=0),
+            RunConfig(storage_path=place.storage, name=place.name, verbose=0, callbacks=[TensorBoardLogger()]),
             allocator=allocator_of(config),
             searches=config.searches,
             most_searches=None if config.search.size is None else len(config.points) + config.search.size,

@@ -85,14 +85,14 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
         self._slice_ends: float | None = None
         self._saved_at = time.monotonic()
 
-    def _build(self) -> Search:
+    def _build(self, to_be_loaded: bool = False) -> Search:
         """A new search under the present configuration."""
         assert self._loaded is not None, "the trial was not set up"
         device = find_device()
         check_memory_of(self._settings.search, self._loaded[1], device_memory(device, self._holds("GPU")), "its device")
         choose_algorithms(device, self._settings.search.deterministic)
         left, self._left = self._left, None
-        self._search = Search(self._settings, self._loaded[1], device, left)
+        self._search = Search(self._settings, self._loaded[1], device, left, to_be_loaded)
         self._constant_metrics = {
             "parameters": count_parameters(self._search.supernet),
             "device_name": device_name(device),
@@ -167,13 +167,13 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
             "val_accuracy": whole.val_accuracy if whole else math.nan,
             "val_accuracy_stderr": whole.val_accuracy_stderr if whole else math.nan,
             "best_val_accuracy": search.position.best_val_accuracy,
-            "architecture": list(search.architecture().operations),
+            "architecture": search.architecture().operations,
             "epoch_seconds": whole.epoch_seconds if whole else None,
             "epoch_fraction": search.position.batches % len(search.plan) / len(search.plan) if cut else 1.0,
             "cut": cut,
             "interrupted": interrupted,
             "alpha_entropy": search.alpha_entropy(),
-            "effective_candidates": effective,
+            "effective_candidates": tuple(effective),  # Of a list Tune's TensorBoard logger makes a slow histogram.
             "effective_candidates_mean": sum(effective) / len(effective),
             "memory_bytes": memory,
             "step_memory_bytes": of_a_step,
@@ -211,8 +211,12 @@ class NasibTrainable(Trainable):  # type: ignore[misc]
             self._search, self._left = left, None
             left.settings = self._settings
             left.tell_horizon()
-        else:
-            load_search(self.search, checkpoint)
+            return
+        search = self._search or self._build(to_be_loaded=True)
+        # What could not be loaded is no search, new or old.
+        self._search = None
+        load_search(search, checkpoint)
+        self._search = search
 
     def _is_state_of(self, left: Search, checkpoint: Path) -> bool:
         """Whether a checkpoint holds just what a search that was left in memory is."""

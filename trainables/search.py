@@ -38,6 +38,7 @@ class Search:
         dataset: The data; the test part is not read.
         device: Where to compute. The training images are kept there.
         left: A search of the same process that will not be used any more: its network is, if it fits.
+        to_be_loaded: Whether all weights will be loaded next, so that none need be drawn.
 
     Attributes:
         supernet: The network.
@@ -54,7 +55,12 @@ class Search:
     supernet: Supernet
 
     def __init__(
-        self, settings: TrialSettings, dataset: Dataset, device: torch.device, left: Search | None = None
+        self,
+        settings: TrialSettings,
+        dataset: Dataset,
+        device: torch.device,
+        left: Search | None = None,
+        to_be_loaded: bool = False,
     ) -> None:
         self.settings = settings
         search = settings.search
@@ -83,7 +89,8 @@ class Search:
         with seeded_torch(stream_seed(settings.seed, "initial weights")):
             if left is not None and left.supernet.fits(*made_of):
                 self.supernet = left.supernet
-                self.supernet.begin_anew()
+                if not to_be_loaded:
+                    self.supernet.begin_anew()
             else:
                 self.supernet = Supernet(*made_of)
         self.supernet.to(device)
