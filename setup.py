@@ -72,6 +72,7 @@ setup(
             "pytest>=8.0",
             "ruff>=0.17.6,<0.18",
             "scipy>=1.11",
+            "tensorboard>=2.15",
             "types-PyYAML>=6.0",
         ],
         "tensorboard": ["tensorboard>=2.15"],

@@ -26,6 +26,7 @@ from nasib_ray.tables import (
     described_settings,
     incumbent_facts,
     incumbent_value,
+    memory_line,
     metric_value,
     states_line,
     storage_line,
@@ -238,6 +239,8 @@ def _report(console: Console, status: SweepStatus, path: str) -> None:
     console.print()
     _tell(console, "results", path)
     _tell(console, "storage", storage_line(status))
+    if (memory := memory_line(status)) is not None:
+        _tell(console, "memory", memory)
     if status["state"] == "running" and status["deadline"] is not None:
         _tell(console, "deadline", status["deadline"])
     why = f": {status['why']}" if status["why"] else ""

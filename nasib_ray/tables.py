@@ -206,6 +206,15 @@ def storage_line(status: SweepStatus) -> str:
     return f"{format_size(status['stored_bytes'])} of checkpoints{rest}"
 
 
+def memory_line(status: SweepStatus) -> str | None:
+    """The most memory that a trial needed; None if none has told."""
+    told = [(trial["memory_bytes"], trial["step_memory_bytes"]) for trial in status["trials"] if trial["memory_bytes"]]
+    if not told:
+        return None
+    most, of_a_step = max((whole or 0, step or 0) for whole, step in told)
+    return f"{format_size(most)} a trial at most, {format_size(of_a_step)} of it for a batch"
+
+
 def states_line(status: SweepStatus, slots: int | None = None) -> str:
     """How many trials are in which state; of those that run, how many could, if that is known."""
     states: Counter[str] = Counter(trial["state"] for trial in status["trials"])

@@ -67,6 +67,8 @@ class Driver:
                 p=0.1 ** (done / max(1, horizon - 1)),
                 val_accuracy_stderr=None if value is None else 0.0125,
                 architecture=ARCHITECTURE,
+                memory_bytes=800_000_000,
+                step_memory_bytes=50_000_000,
                 seed=7,
             )
 

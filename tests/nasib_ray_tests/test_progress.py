@@ -117,6 +117,7 @@ def test_weights_that_made_room_are_told(driver: Any, sweep_folder: Path) -> Non
     assert screen.lines()[-1].endswith(told)
 
     assert "900 kB of checkpoints of the 2 MB that they may take" in screen.text()
+    assert "800 MB a trial at most, 50 MB of it for a batch" in screen.text()
     assert "2027-01-15T09:00:00+00:00" in screen.text(), "its deadline"
     driver.end()
     status = load_sweep(sweep_folder).status()
@@ -190,7 +191,7 @@ def test_final_report_has_all_that_matters(driver: Any, sweep_folder: Path, widt
     final_report(screen.console, driver.state, str(sweep_folder))
 
     text = screen.text()
-    assert max(map(len, text.splitlines()[:-3])) <= width
+    assert max(map(len, text.splitlines()[:-4])) <= width
     first, second, third = (re.split(r"  +", line) for line in text.splitlines()[2:5])
     assert [first[0], *first[1:4], *first[-3:]] == ["s_00000", "finished", "0.1", "0.01", "0.800", "0.900", "7.5 s"]
     assert second[:2] == ["s_00001", "running"]

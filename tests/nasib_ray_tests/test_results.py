@@ -50,6 +50,8 @@ def test_status_of_trials(driver: Any, sweep_folder: Path) -> None:
         "value": 0.8,
         "best_value": 0.9,
         "spent_device_seconds": 7.5,
+        "memory_bytes": 800_000_000,
+        "step_memory_bytes": 50_000_000,
         "error": None,
         "lost_checkpoints": [],
         "config": driver.state.searches["s_00000"].config,
