@@ -38,6 +38,7 @@ def waits(records: Iterable[Mapping[str, Any]], slots: int) -> dict[str, list[fl
     found: dict[str, list[float]] = defaultdict(list)
     since: dict[str, tuple[str, float]] = {}
     reported: dict[str, float] = {}
+    cut: set[str] = set()
     grants = 0
     for record in records:
         event, trial, time = record["event"], record.get("trial", ""), record["time"]
@@ -51,11 +52,16 @@ def waits(records: Iterable[Mapping[str, Any]], slots: int) -> dict[str, list[fl
             found[SAVED].append(time - reported[trial])
             since.pop(trial, None)
         elif event == "report":
-            if trial in since and record["epoch_seconds"] is not None:
+            if trial in since and trial not in cut and record["epoch_seconds"] is not None:
                 kind, began = since[trial]
                 found[kind].append(time - began - record["epoch_seconds"])
             reported[trial] = time
             since[trial] = NEXT_EPOCH, time
+            if record["epoch_seconds"] is None:
+                # The epoch was cut: its seconds will be those of both parts.
+                cut.add(trial)
+            else:
+                cut.discard(trial)
     return found
 
 

@@ -191,7 +191,7 @@ def test_final_report_has_all_that_matters(driver: Any, sweep_folder: Path, widt
     final_report(screen.console, driver.state, str(sweep_folder))
 
     text = screen.text()
-    assert max(map(len, text.splitlines()[:-4])) <= width
+    assert max(map(len, text.splitlines()[:-5])) <= width
     first, second, third = (re.split(r"  +", line) for line in text.splitlines()[2:5])
     assert [first[0], *first[1:4], *first[-3:]] == ["s_00000", "finished", "0.1", "0.01", "0.800", "0.900", "7.5 s"]
     assert second[:2] == ["s_00001", "running"]

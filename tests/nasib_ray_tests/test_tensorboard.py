@@ -4,8 +4,7 @@ import logging
 import pickle
 import threading
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,13 +12,22 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nasib_ray.tensorboard import TensorBoardLogger
 
 
-def _trial(folder: Path) -> Any:
-    folder.mkdir()
-    return SimpleNamespace(local_path=str(folder), evaluated_params={"k": 0.1}, trial_id="t")
+class Trial:
+    """What Tune's logger reads of a trial."""
+
+    trial_id = "t"
+    evaluated_params: ClassVar = {"k": 0.1}
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.local_path = str(folder)
+
+    def init_local_path(self) -> None:
+        """The folder is there."""
 
 
 def test_every_report_is_in_tensorboards_files_when_the_experiment_ends(tmp_path: Path) -> None:
-    logger, trial = TensorBoardLogger(), _trial(tmp_path / "trial")
+    logger, trial = TensorBoardLogger(), Trial(tmp_path / "trial")
     pickle.dumps(logger)
     logger.on_trial_start(0, [trial], trial)
     for epoch in range(1, 4):
@@ -37,7 +45,7 @@ def test_every_report_is_in_tensorboards_files_when_the_experiment_ends(tmp_path
 def test_nobody_waits_for_a_slow_disk_and_what_fails_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logger, trial, let_go = TensorBoardLogger(), _trial(tmp_path / "trial"), threading.Event()
+    logger, trial, let_go = TensorBoardLogger(), Trial(tmp_path / "trial"), threading.Event()
 
     def write(self: Any, iteration: int, trial: Any, result: Any) -> None:
         let_go.wait(10)
