@@ -13,8 +13,9 @@ and the spread goes from the lowest cell to the highest.
 The straightforward side (straightforward.py) has one nn.Sequential per candidate, padding="same" and PyTorch's default
 memory format; it trains with torch.optim.SGD, and its architecture step goes back to the weights too.
 
-Work counts the multiplications and additions of the drawn convolutions that a step cannot do without: no padding, no
-recomputation, no elementwise operations. The peak is the fastest of a large matrix product and a large convolution.
+GFLOP/s counts the multiplications and additions of the drawn convolutions that a step cannot do without: no padding, no
+recomputation, no elementwise operations. The share of the roofline is the least time in which this device could do all
+operations of a step, one after the other (roofline.py), over the time that it took.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +37,10 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.roofline import Roof, clock_of, measured_roof, needed
 from benchmarks.straightforward import StraightforwardSupernet
 from nasib_ray.sweep import versions
 from trainables.alpha import ArchitectureParameters
-from trainables.candidates import kernel_of
 from trainables.device import MemoryWatch, choose_algorithms, device_name, settle_process
 from trainables.momentum_sgd import MomentumSGD
 from trainables.search_step import architecture_step, count_correct, weight_step
@@ -117,67 +117,16 @@ def straightforward_steps(supernet: StraightforwardSupernet, settings: SearchSet
     return {"weight_step": of_weights, "architecture_step": of_alpha, "evaluation": evaluation}
 
 
-def seconds(step: Step, pairs: Tensor, device: torch.device) -> float:
-    """What one step takes: processor time on the CPU, else the time until the device has finished."""
-    clock = time.process_time
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        clock = time.perf_counter
+def seconds(step: Step, pairs: Tensor, clock: Callable[[], float]) -> float:
+    """What one step takes."""
     began = clock()
     step(pairs)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
     return clock() - began
 
 
-def work(settings: SearchSettings, batch: int, pairs: list[list[int]]) -> dict[str, float]:
-    """Floating-point operations that the steps need with these candidates."""
-    depth, side, _ = IMAGE_SHAPE
-    channels, names = settings.channels, settings.candidate_names
-    stem = 18.0 * depth * channels * side * side
-    first = of_pairs = of_first_candidates = shared = 0.0
-    for layer, columns in enumerate(pairs, start=1):
-        if layer in settings.reductions:
-            side, channels = side // 2, 2 * channels
-            shared += 2.0 * 4 * (channels // 2) ** 2 * side * side
-        taken = []
-        for column in columns:
-            kind, i, j = kernel_of(names[column]) or ("", 0, 0)
-            a_pixel = i * j * channels**2 if kind == "conv" else i * j * channels + channels**2
-            taken.append(2.0 * a_pixel * side * side)
-        of_pairs += sum(taken)
-        of_first_candidates += taken[0]
-        first = first or of_pairs
-    forward = stem + shared + of_pairs
-    return {
-        # Forward, gradients of weights, gradients of inputs (not of the images).
-        "weight_step": batch * (3 * forward - stem),
-        # Forward, gradients of inputs down to the first layer's batch norms.
-        "architecture_step": batch * (forward + shared + of_pairs - first),
-        "evaluation": batch * (stem + shared + of_first_candidates),
-    }
-
-
-def peak_rate(device: torch.device, precision: str) -> float:
-    """Floating-point operations a second of the fastest large operation."""
-    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    side = 4096 if device.type == "cuda" else 1024
-    a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
-    x = torch.randn(64, 128, 16, 16, device=device, dtype=kind).to(memory_format=torch.channels_last)
-    w = torch.randn(128, 128, 3, 3, device=device, dtype=kind).to(memory_format=torch.channels_last)
-    operations: dict[float, Step] = {
-        2.0 * side**3: lambda pairs: a @ b,
-        2.0 * 9 * 128 * 128 * 64 * 16 * 16: lambda pairs: functional.conv2d(x, w, padding=1),
-    }
-    nothing = torch.empty(0)
-    rates = []
-    for count, operation in operations.items():
-        operation(nothing)
-        rates += [count / seconds(operation, nothing, device) for _ in range(7)]
-    return max(rates)
-
-
-def measure(settings: SearchSettings, batch_size: int, repeats: int, device: torch.device) -> dict[str, Any]:
+def measure(
+    settings: SearchSettings, batch_size: int, repeats: int, device: torch.device, roof: Roof
+) -> dict[str, Any]:
     """One cell: a number of channels and a batch size."""
     supernet = Supernet(settings, IMAGE_SHAPE, CLASSES).to(device)
     plain = StraightforwardSupernet(settings, IMAGE_SHAPE, CLASSES).to(device)
@@ -197,26 +146,29 @@ def measure(settings: SearchSettings, batch_size: int, repeats: int, device: tor
         # A process on the CPU keeps what it freed: its peak says nothing of one cell.
         "step_memory_bytes": of_a_step if device.type == "cuda" else None,
     }
-    timed: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in KINDS}
+    clock = clock_of(device)
+    timed: dict[str, list[tuple[float, float, float, float]]] = {kind: [] for kind in KINDS}
     for _ in range(repeats):
         pairs = torch.rand(settings.layers, len(settings.candidate_names)).topk(2).indices
-        needed = work(settings, batch_size, pairs.tolist())
+        operations = needed(settings, IMAGE_SHAPE, batch_size, pairs.tolist())
         for kind in KINDS:
             for steps in (ours, theirs):
                 steps[kind](pairs)
-            fast, slow = (seconds(steps[kind], pairs, device) for steps in (ours, theirs))
-            timed[kind].append((fast, slow, needed[kind] / fast))
+            fast, slow = (seconds(steps[kind], pairs, clock) for steps in (ours, theirs))
+            flops = sum(operation.flops for operation in operations[kind])
+            timed[kind].append((fast, slow, flops / fast, roof.seconds(operations[kind]) / fast))
     for kind, rows in timed.items():
-        ratios = [slow / fast for fast, slow, _ in rows]
+        ratios = [slow / fast for fast, slow, _, _ in rows]
         quartiles = statistics.quantiles(ratios, n=4, method="inclusive")
-        milliseconds = statistics.median(1e3 * fast for fast, _, _ in rows)
+        milliseconds = statistics.median(1e3 * fast for fast, _, _, _ in rows)
         cell |= {
             f"{kind}_speedup": statistics.median(ratios),
             f"{kind}_speedup_spread": [quartiles[0], quartiles[2]],
             f"{kind}_ms": milliseconds,
-            f"{kind}_straightforward_ms": statistics.median(1e3 * slow for _, slow, _ in rows),
+            f"{kind}_straightforward_ms": statistics.median(1e3 * slow for _, slow, _, _ in rows),
             f"{kind}_images_per_second": 1e3 * batch_size / milliseconds,
-            f"{kind}_gflops_per_second": statistics.median(rate for _, _, rate in rows) / 1e9,
+            f"{kind}_gflops_per_second": statistics.median(rate for _, _, rate, _ in rows) / 1e9,
+            f"{kind}_of_roofline": statistics.median(share for _, _, _, share in rows),
         }
     return cell
 
@@ -265,7 +217,18 @@ def _group(name: str) -> str:
 def show(console: Console, result: dict[str, Any]) -> None:
     """Print a result."""
     table = Table(title=f"{result['device_name']}, {result['precision']}, {result['repeats']} draws a cell")
-    for column in ("ch.", "batch", "", "ours, ms", "other, ms", "speed-up", "spread", "images/s", "GFLOP/s", "of peak"):
+    for column in (
+        "ch.",
+        "batch",
+        "",
+        "ours, ms",
+        "other, ms",
+        "speed-up",
+        "spread",
+        "images/s",
+        "GFLOP/s",
+        "of roofline",
+    ):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for cell in result["cells"]:
         for kind in KINDS:
@@ -281,14 +244,15 @@ def show(console: Console, result: dict[str, Any]) -> None:
                 f"{low:.2f}-{high:.2f}",
                 f"{cell[f'{kind}_images_per_second']:,.0f}",
                 f"{rate:.0f}",
-                f"{1e9 * rate / result['peak_flops_per_second']:.0%}",
+                f"{cell[f'{kind}_of_roofline']:.0%}",
             )
         table.add_section()
     console.print(table)
     for kind in KINDS:
         low, high = result[f"{kind}_speedup_spread"]
         console.print(f"{kind.replace('_', ' ')}: {result[f'{kind}_speedup']:.2f} times as fast ({low:.2f}-{high:.2f})")
-    console.print(f"peak: {result['peak_flops_per_second'] / 1e9:,.0f} GFLOP/s")
+    flops, moved = result["peak_flops_per_second"] / 1e9, result["peak_bytes_per_second"] / 1e9
+    console.print(f"this device's highest rates: {flops:,.0f} GFLOP/s, {moved:,.1f} GB/s read and written")
     for cell in result["cells"]:
         if cell["step_memory_bytes"] is not None:
             size = f"{cell['step_memory_bytes'] / 1e6:,.0f} MB"
@@ -322,11 +286,12 @@ def main() -> None:
     settle_process(options.threads, 0)
     choose_algorithms(device, deterministic=False)
     torch.manual_seed(options.seed)
+    roof = measured_roof(device, options.precision, clock_of(device))
     cells = []
     settings = SearchSettings()
     for channels in options.channels:
         settings = SearchSettings(channels=channels, batch_norm=options.batch_norm, precision=options.precision)
-        cells += [measure(settings, batch, options.repeats, device) for batch in options.batch]
+        cells += [measure(settings, batch, options.repeats, device, roof) for batch in options.batch]
     result: dict[str, Any] = {
         "cells": cells,
         "device_name": device_name(device),
@@ -335,7 +300,8 @@ def main() -> None:
         "threads": options.threads,
         "repeats": options.repeats,
         "seed": options.seed,
-        "peak_flops_per_second": peak_rate(device, options.precision),
+        "peak_flops_per_second": roof.flops_per_second,
+        "peak_bytes_per_second": roof.bytes_per_second,
         "versions": versions(),
     }
     for kind in KINDS:
