@@ -62,12 +62,10 @@ class SameConvolution(nn.Conv2d):
 def same_convolution(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Convolve [B, C, H, W] with an odd window [C', C / groups, i, j], keeping height and width."""
     weight = _reaching(weight, x)
-    i, j = weight.shape[2:]
-    slow = groups == x.shape[1] > 1 and (j > _STRIP_COLUMNS or _too_high(i, x))
-    if slow and weight.requires_grad and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    if groups == x.shape[1] > 1 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
         y: Tensor = _DepthwiseConvolution.apply(x, weight)
         return y
-    return functional.conv2d(x, weight, padding=(i // 2, j // 2), groups=groups)
+    return functional.conv2d(x, weight, padding=_padding(weight), groups=groups)
 
 
 def _reaching(weight: Tensor, x: Tensor) -> Tensor:
@@ -80,57 +78,56 @@ def _reaching(weight: Tensor, x: Tensor) -> Tensor:
 
 
 class _DepthwiseConvolution(torch.autograd.Function):
-    """The same, with a gradient of the weight that is computed in strips of few columns.
+    """A depthwise convolution whose gradients avoid what oneDNN is slow at.
 
-    Neighbouring columns of it are the weight gradient of a narrower convolution on an input that is shifted, and up
-    to three columns oneDNN has a fast kernel for that.
+    The gradient of the input is the convolution of the output's with the kernel turned around, and forwards oneDNN is
+    faster. That of the weight is put together from strips of few columns: neighbouring columns of it are the gradient
+    of a narrower convolution on an input that is shifted, and only up to three columns oneDNN has a fast kernel for it.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        ctx.save_for_backward(x if weight.requires_grad else None, weight)
         return functional.conv2d(x, weight, padding=_padding(weight), groups=x.shape[1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (gradient,) = gradients
         x, weight = ctx.saved_tensors
-        of_x = _gradient(gradient, x, weight, _padding(weight), of_x=True) if ctx.needs_input_grad[0] else None
-        of_weight = _weight_gradient(gradient, x, weight) if ctx.needs_input_grad[1] else None
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = functional.conv2d(gradient, weight.flip(2, 3), padding=_padding(weight), groups=gradient.shape[1])
+        if ctx.needs_input_grad[1]:
+            of_weight = _weight_gradient(gradient, x, weight)
         return of_x, of_weight
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """[channels, 1, i, j] for a depthwise convolution."""
     i, j = weight.shape[2:]
-    rows = i // 2 if _too_high(i, x) else 0
+    # Of so high a window on a map of so few rows oneDNN's fast kernel cannot do the padding.
+    rows = i // 2 if 2 * (i // 2) >= x.shape[2] else 0
     strips = []
     for start, stop in pairwise(_strip_borders(j)):
         left, right = j // 2 - start, stop - 1 - j // 2
         shifted, padding = x, (i // 2 - rows, left)
         if rows or left != right:
             shifted, padding = functional.pad(x, (left, right, rows, rows)), (i // 2 - rows, 0)
-        strips.append(_gradient(gradient, shifted, weight[..., start:stop], padding, of_x=False))
-    return torch.cat(strips, dim=3)
+        strips.append(_strip_gradient(gradient, shifted, weight[..., start:stop], padding))
+    return torch.cat(strips, dim=3) if len(strips) > 1 else strips[0]
+
+
+def _strip_gradient(gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+    found: tuple[Tensor | None, Tensor, Tensor | None] = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], x.shape[1], [False, True, False]
+    )
+    return found[1]
 
 
 def _strip_borders(columns: int) -> list[int]:
     """Where an odd number of columns is cut: the strip in the middle needs no shifted copy of the input."""
     cuts = range(columns // 2 - _STRIP_COLUMNS // 2, 0, -_STRIP_COLUMNS)
     return [0, *reversed(cuts), *(columns - cut for cut in cuts), columns]
-
-
-def _too_high(rows: int, x: Tensor) -> bool:
-    """Whether the padding of so high a window is too much for oneDNN's fast kernel on a map of so few rows."""
-    return 2 * (rows // 2) >= x.shape[2]
-
-
-def _gradient(gradient: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], of_x: bool) -> Tensor:
-    """Of a depthwise convolution's input or weight."""
-    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], x.shape[1], [of_x, not of_x, False]
-    )
-    return gradients[0] if of_x else gradients[1]
 
 
 def _padding(weight: Tensor) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FORMAT = "nasib-ray search"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 
 _BLOCK_BYTES = 1 << 20

@@ -121,8 +121,8 @@ def test_a_checkpoint_that_was_not_finished_or_is_of_another_version_is_refused(
     manifest.write_text("[]")
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
         verify_checkpoint(saved)
-    manifest.write_text(text.replace('"version": 1', '"version": 99'))
-    with pytest.raises(ValueError, match=r"version 99; this package reads .* version 1"):
+    manifest.write_text(text.replace('"version": 2', '"version": 99'))
+    with pytest.raises(ValueError, match=r"version 99; this package reads .* version 2"):
         verify_checkpoint(saved)
     manifest.unlink()
     with pytest.raises(ValueError, match="is no checkpoint, or was not written to its end"):
