@@ -87,7 +87,7 @@ class _DepthwiseConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x if weight.requires_grad else None, weight)
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
         return functional.conv2d(x, weight, padding=_padding(weight), groups=x.shape[1])
 
     @staticmethod

@@ -136,8 +136,9 @@ def test_an_architecture_step_computes_and_keeps_nothing_for_the_weights() -> No
 
     with Noting():
         architecture_step(supernet, parameters, images, labels, pairs)
-    # Two convolutions for each of two candidates in each layer; nothing in front of the first layer's needs a gradient.
-    assert asked == [[True, False, False]] * (4 * (LAYERS - 1))
+    # The pointwise convolutions of two candidates in each layer; in front of the first layer's nothing needs a gradient,
+    # and that of a depthwise one's input is a forward convolution.
+    assert asked == [[True, False, False]] * (2 * (LAYERS - 1))
     of_alpha = _kept_bytes(lambda: architecture_step(supernet, parameters, images, labels, pairs))
     optimizer = _optimizer(supernet)
     of_weights = _kept_bytes(
