@@ -136,7 +136,7 @@ def test_an_architecture_step_computes_and_keeps_nothing_for_the_weights() -> No
 
     with Noting():
         architecture_step(supernet, parameters, images, labels, pairs)
-    # The pointwise convolutions of two candidates in each layer; in front of the first layer's nothing needs a gradient,
+    # The pointwise convolutions of two candidates in each layer; in front of the first layer nothing needs a gradient,
     # and that of a depthwise one's input is a forward convolution.
     assert asked == [[True, False, False]] * (2 * (LAYERS - 1))
     of_alpha = _kept_bytes(lambda: architecture_step(supernet, parameters, images, labels, pairs))
