@@ -30,7 +30,7 @@ NEW_PROCESS = "a new search, in a new process"
 KEPT_PROCESS = "a new search, in a kept process"
 PAUSED = "a paused search, in a kept process"
 NEXT_EPOCH = "the next epoch of a search that goes on"
-SAVED = "a checkpoint"
+SAVED = "a checkpoint at the end of a slice"
 
 
 def waits(records: Iterable[Mapping[str, Any]], slots: int) -> dict[str, list[float]]:
@@ -38,6 +38,7 @@ def waits(records: Iterable[Mapping[str, Any]], slots: int) -> dict[str, list[fl
     found: dict[str, list[float]] = defaultdict(list)
     since: dict[str, tuple[str, float]] = {}
     reported: dict[str, float] = {}
+    saving: dict[str, float] = {}
     cut: set[str] = set()
     grants = 0
     for record in records:
@@ -48,8 +49,11 @@ def waits(records: Iterable[Mapping[str, Any]], slots: int) -> dict[str, list[fl
                 since[trial] = (NEW_PROCESS if grants <= slots else KEPT_PROCESS), time
             elif trial not in since:
                 since[trial] = PAUSED, time
-        elif event == "checkpoint" and trial in reported:
-            found[SAVED].append(time - reported[trial])
+        elif event == "state" and record["why"].endswith("to be saved"):
+            saving[trial] = time
+        elif event == "checkpoint":
+            if trial in saving:
+                found[SAVED].append(time - saving.pop(trial))
             since.pop(trial, None)
         elif event == "report":
             if trial in since and trial not in cut and record["epoch_seconds"] is not None:

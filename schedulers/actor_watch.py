@@ -44,14 +44,14 @@ class ActorWatch:
         self._killed: set[Any] = set()
         self._held: dict[str, Holding] = {}
         self._leaving: dict[str, tuple[LiveActor, Holding, float]] = {}
+        self._ended: list[tuple[LiveActor, float]] = []
         self._asker = Asker[set[str]]()
 
-    def look(self, controller: TuneController) -> tuple[dict[str, Holding], list[str]]:
+    def look(self, controller: TuneController) -> dict[str, Holding]:
         """Take a look at the processes.
 
         Returns:
-            What each live process holds, by a key of its own, idle ones first in order of use; and the grants on
-            which no process runs any more.
+            What each live process holds, by a key of its own, idle ones first in order of use.
         """
         now, seen, before = self._clock.monotonic(), self._live, self._held
         self._live, held = {}, dict[str, Holding]()
@@ -70,11 +70,12 @@ class ActorWatch:
         self._owners = {key: self._owners[key] for key in self._live}
         for key in seen.keys() - self._live.keys():
             bury(seen[key])
+            self._ended.append((seen[key], now))
             self._leaving[key] = seen[key], replace(before[key], phase="setup"), now + _LONGEST_LEAVING_SECONDS
+        self._ended = [(actor, at) for actor, at in self._ended if now - at < _LONGEST_LEAVING_SECONDS]
         self._forget_gone(now)
         self._held = {**held, **{key: holding for key, (_, holding, _) in self._leaving.items()}}
-        grants = [{holding.grant for holding in every.values()} for every in (before, self._held)]
-        return self._held, sorted(grants[0] - grants[1])
+        return self._held
 
     def _forget_gone(self, now: float) -> None:
         if self._leaving:
@@ -108,6 +109,12 @@ class ActorWatch:
         places = {name: place_of(actor) for name, actor in working.items()}
         return {name: place for name, place in places.items() if place is not None}
 
+    def take_ended(self) -> list[ActorPlace]:
+        """Where the processes are, or were, that were told to end lately and since this was asked last."""
+        ended, self._ended = self._ended, []
+        places = [place_of(actor, ended=True) for actor, _ in ended]
+        return [place for place in places if place is not None]
+
     def superfluous(self) -> list[str]:
         """Processes that were still booting for a trial when it was given an idle one instead; nobody wants them."""
         return [
@@ -121,6 +128,7 @@ class ActorWatch:
             if key in self._live and key not in self._killed:
                 self._killed.add(key)
                 kill(controller, self._live[key])
+                self._ended.append((self._live[key], self._clock.monotonic()))
                 killed.append(self._owners[key].trial)
         return killed
 

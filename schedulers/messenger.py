@@ -14,17 +14,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from schedulers.tune_internals import ActorPlace
 
 
-def terminate(process: int) -> None:
-    """Send SIGTERM to a process of this machine, if it is still there."""
+def send(process: int, number: int) -> None:
+    """Send a signal to a process of this machine, if it is still there."""
     with suppress(ProcessLookupError):
-        os.kill(process, signal.SIGTERM)
+        os.kill(process, number)
 
 
 class _Messenger:
     """Lives on another node, holds none of its devices."""
 
-    def terminate(self, process: int) -> None:
-        terminate(process)
+    def send(self, process: int, number: int) -> None:
+        send(process, number)
 
 
 class Messengers:
@@ -48,7 +48,17 @@ class Messengers:
 
     def ask_to_stop(self, place: ActorPlace) -> None:
         """Have a process finish its batch, save and report; nothing happens if it, or its node, is gone."""
+        self._send(place, signal.SIGTERM)
+
+    def end(self, place: ActorPlace) -> None:
+        """End a process at once that Ray was told to end.
+
+        On a node that is about to go Ray 2.60 leaves those alive that handle SIGTERM themselves.
+        """
+        self._send(place, signal.SIGKILL)
+
+    def _send(self, place: ActorPlace, number: int) -> None:
         if messenger := self._there.get(place.node):
-            messenger.terminate.remote(place.process)
+            messenger.send.remote(place.process, number)
         elif place.address == ray.util.get_node_ip_address():
-            terminate(place.process)
+            send(place.process, number)

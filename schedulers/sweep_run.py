@@ -98,6 +98,7 @@ class SweepRun:
         self._nodes = NodeWatch(clock)
         self._messengers = Messengers()
         self._asker = Asker[dict[str, ActorPlace]]()
+        self._ask_ended = Asker[list[ActorPlace]]()
         self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant, clock)
         self._held: dict[str, Holding] = {}
         self._active: set[str] = set()
@@ -229,7 +230,7 @@ class SweepRun:
             return
         if why := self._nodes.lost(stopping=bool(self._interruption.wanted)):
             self._lose_cluster(raw, why)
-        self._held, closed = self._watch.look(raw)
+        self._held = self._watch.look(raw)
         try:
             self.core.tick(self._held)
             self._journal.beat()
@@ -244,7 +245,7 @@ class SweepRun:
         for name in self._watch.kill(raw, self.core.overdue(self._held)):
             if name in self._active:
                 logger.warning("trial %s was killed: its grant had only its grace left", name)
-        for grant in [*closed, *self._abandoned_grants()]:
+        for grant in self._abandoned_grants():
             self.core.close(grant)
         if self._pausing:
             for trial in raw.get_trials():
@@ -254,7 +255,10 @@ class SweepRun:
         self._usher_out(raw)
 
     def _abandoned_grants(self) -> list[str]:
-        """Grants of trials at rest that no process holds: theirs died before anybody had seen it."""
+        """Grants of trials at rest that no process holds: it is gone, or died before anybody had seen it.
+
+        That of a trial at work stays: where its process was taken away before it began, Tune starts another one for it.
+        """
         held = {holding.grant for holding in self._held.values()}
         grants = self.core.state.ledger.grants
         return [name for name, grant in grants.items() if name not in held and grant.trial not in self._active]
@@ -337,6 +341,9 @@ class SweepRun:
         if draining:
             # An idle process may be on a node that goes; which one Tune uses next cannot be chosen.
             drop_idle(raw)
+        for place in self._ask_ended.ask(self._watch.take_ended) or []:
+            if place.node in draining:
+                self._messengers.end(place)
 
     # The end
 

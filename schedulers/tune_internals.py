@@ -176,10 +176,15 @@ def draining_nodes() -> set[str]:
     return set(ray._private.state.state.get_draining_nodes())
 
 
-def place_of(actor: LiveActor) -> ActorPlace | None:
-    """On which node and in which process an actor runs; None if it does not run yet, or any more."""
+def place_of(actor: LiveActor, ended: bool = False) -> ActorPlace | None:
+    """On which node and in which process an actor runs; None if it does not run yet, or any more.
+
+    Args:
+        actor: The actor.
+        ended: Whether one that Ray takes for dead has a place: where it ran.
+    """
     known = ray._private.state.state.actor_table(actor.handle._actor_id.hex())
-    if known.get("State") != "ALIVE":
+    if not known.get("Pid") or (known.get("State") != "ALIVE" and not ended):
         return None
     return ActorPlace(known["Address"]["NodeID"], known["Address"]["IPAddress"], known["Pid"])
 

@@ -58,8 +58,10 @@ class Outcome:
 
     @property
     def overspent(self) -> bool:
-        """Whether more was held than the budget, or after a driver's death more than was charged for it."""
-        return self.held > self.budget or self.spent > self.budget + 1e-6 or self.unseen > self.cautious + ROUNDING
+        """Whether more was held than the budget, or than was charged; after a driver's death, than was charged for it."""
+        uncharged = self.held - self.unseen - (self.spent - self.cautious)
+        beyond = self.held > self.budget or self.spent > self.budget + 1e-6
+        return beyond or uncharged > 3 * ROUNDING or self.unseen > self.cautious + ROUNDING
 
     @property
     def disagreement(self) -> float:
