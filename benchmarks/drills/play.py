@@ -58,7 +58,7 @@ class Outcome:
 
     @property
     def overspent(self) -> bool:
-        """Whether more was held than the budget, or than was charged; after a driver's death, than was charged for it."""
+        """Whether more was held than the budget, or than was charged, or than was charged after a driver's death."""
         uncharged = self.held - self.unseen - (self.spent - self.cautious)
         beyond = self.held > self.budget or self.spent > self.budget + 1e-6
         return beyond or uncharged > 3 * ROUNDING or self.unseen > self.cautious + ROUNDING
