@@ -100,9 +100,9 @@ def check_memory(estimate: MemoryEstimate, there: int, where: str) -> None:
     if estimate.total <= there:
         return
     raise ValueError(
-        f"a search needs about {_gigabytes(estimate.total)} of memory (weights {_gigabytes(estimate.weights)}, their "
-        f"momentum as much, a batch {_gigabytes(estimate.step)}, images {_gigabytes(estimate.images)}, the process "
-        f"{_gigabytes(estimate.process)}), but {where} has {_gigabytes(there)}: lower search.channels, search.m, "
+        f"a search needs about {_size(estimate.total)} of memory (weights {_size(estimate.weights)}, their "
+        f"momentum as much, a batch {_size(estimate.step)}, images {_size(estimate.images)}, the process "
+        f"{_size(estimate.process)}), but {where} has {_size(there)}: lower search.channels, search.m, "
         "search.layers or search.batch_size, or run fewer trials at once (max_concurrent)"
     )
 
@@ -152,5 +152,7 @@ def _weights_of(names: Iterable[str], channels: int) -> int:
     return total
 
 
-def _gigabytes(count: int) -> str:
+def _size(count: int) -> str:
+    if count < 1e9:
+        return f"{count / 1e6:,.0f} MB"
     return f"{count / 1e9:.2g} GB" if count < 1e10 else f"{count / 1e9:,.0f} GB"
