@@ -211,7 +211,7 @@ def _group(name: str) -> str:
         "optimizer": ("_foreach", "norm", "stack"),
     }
     plain = name.removeprefix("aten::")
-    return next((group for group, marks in groups.items() if plain.startswith(marks)), "the rest, Python included")
+    return next((group for group, marks in groups.items() if plain.startswith(marks)), "the rest")
 
 
 def show(console: Console, result: dict[str, Any]) -> None:

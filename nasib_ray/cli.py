@@ -192,6 +192,84 @@ def resume(
     _run(chosen, Place.at(path))
 
 
+@app.command(
+    epilog=_example(
+        "nasib-ray retrain ~/nasib_ray_results/first --top 3 --epochs 100",
+        "nasib-ray retrain ~/nasib_ray_results/first --budget '2 gpu-hours' --set retrain.channels=36",
+    )
+)
+def retrain(
+    path: PathArgument,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, help="Train so many of the best networks.")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="S", min=1, help="Trainings of each network.")] = 3,
+    epochs: Annotated[int | None, typer.Option("--epochs", metavar="N", min=1, help="Epochs of a training.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="BUDGET", help="What all trainings may hold; their epochs follow from it."),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the trainings' folder in PATH.")] = "retrain",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="retrain.KEY=VALUE", help="How to train, as in --set retrain.channels=36."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the trained networks as JSON.")] = False,
+) -> None:
+    """Train found networks from scratch on all training images, and test each once, at its end.
+
+    The trainings have an account of their own in PATH/retrain: the sweep's budget is not touched. The same command
+    again goes on with what was interrupted; more --top or --seeds adds to what is there. Ctrl-C saves everything.
+    """
+    from nasib_ray.config_file import with_overrides
+    from nasib_ray.progress import Progress
+    from nasib_ray.results import load_sweep
+    from nasib_ray.retraining import RetrainPlan, config_of
+    from nasib_ray.retraining import retrain as run_retraining
+    from schedulers.budget import Budget
+
+    if epochs is not None and budget is not None:
+        raise ValueError("--epochs and --budget are given: the epochs follow from the budget, so give one of them")
+    if wrong := [text for text in settings or [] if not text.startswith("retrain.")]:
+        raise ValueError(f"--set {wrong[0]}: only keys of the section retrain can be set here, as retrain.channels=36")
+    known = config_of(load_sweep(path))
+    changed = [*(settings or []), *([] if epochs is None else [f"retrain.epochs={epochs}"])]
+    chosen = type(known)(**with_overrides(known.to_plain(), changed)).retrain
+    console = Console(stderr=as_json)
+    progress = Progress(console, name, choosing=False)
+    progress.start()
+    try:
+        done = run_retraining(
+            path, RetrainPlan(top, seeds, chosen, None if budget is None else Budget.parse(budget), name), progress
+        )
+    except KeyboardInterrupt as interrupt:
+        progress.stop()
+        print("interrupted before any training ran; the same command goes on", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from interrupt
+    finally:
+        progress.stop()
+    _tell_trained(done, as_json, console)
+    if done.state.end != "finished":
+        if done.state.end == "interrupted":
+            console.print("interrupted; the same command goes on", style="yellow")
+        else:
+            console.print(f"failed: {done.state.end_why}", style="red")
+        raise typer.Exit(INTERRUPTED if done.state.end == "interrupted" else 1)
+
+
+def _tell_trained(done: Sweep, as_json: bool, console: Console) -> None:
+    """Print the networks that were trained, with their latency here."""
+    from nasib_ray.trained import trained_networks, trained_report, trained_status
+    from trainables.device import device_name, find_device
+    from trainables.stock import latency_seconds
+
+    device = find_device()
+    networks = trained_networks(done)
+    told = [trained_status(network, latency_seconds(network.architecture, device)) for network in networks]
+    if as_json:
+        print(json.dumps({"device": device_name(device), "networks": told}, indent=2))
+    else:
+        trained_report(console, told, device_name(device))
+
+
 @app.command(epilog=_example("nasib-ray status ~/nasib_ray_results/first --json"))
 def status(
     path: PathArgument,

@@ -29,12 +29,13 @@ from nasib_ray.search_space import SearchSpace
 from schedulers.budget import Budget, Device
 from schedulers.sizes import parse_size
 from trainables.settings import BUILTIN_NAMES, DataSettings, SearchSettings
+from trainables.training_settings import RetrainSettings
 
 DEFAULT_STORAGE = "~/nasib_ray_results"
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # These may change when a sweep goes on.
-_CHANGEABLE = ("budget", "storage", "name", "max_concurrent", "max_storage", "deadline", "price_per_hour")
+_CHANGEABLE = ("budget", "storage", "name", "max_concurrent", "max_storage", "deadline", "price_per_hour", "retrain")
 
 
 def _budget(value: Any) -> Budget:
@@ -125,6 +126,7 @@ class SweepConfig(BaseModel):
         rungs: Shares of the horizon at which searches are compared.
         eta: One in ``eta`` goes on at a rung.
         continue_at_once: Whether a search that is the best at its rung so far goes on at once.
+        retrain: How found networks are trained from scratch; may be told when that is asked for.
         trial: What one trial holds. None: one device of the budget's kind.
         max_concurrent: The most trials at once. None: as many as there is room for.
         max_storage: What all checkpoints may take, as in "20 GB"; in bytes. None: no bound.
@@ -153,6 +155,7 @@ class SweepConfig(BaseModel):
     rungs: tuple[Share, ...] = (0.25, 0.5)
     eta: Annotated[int, Field(ge=2, strict=True)] = 3
     continue_at_once: Annotated[bool, Field(strict=True)] = True
+    retrain: RetrainSettings = RetrainSettings()
     trial: TrialResources = TrialResources()
     max_concurrent: Count | None = None
     max_storage: Annotated[int | None, BeforeValidator(_size)] = None
@@ -287,9 +290,11 @@ class SweepConfig(BaseModel):
             plain["trial"] = self.trial.under(device).model_dump()
         flat: dict[str, Any] = {}
         for key, value in plain.items():
+            if key in _CHANGEABLE:
+                continue
             if key in SECTIONS:
                 flat.update({f"{key}.{inner}": content for inner, content in value.items()})
-            elif key not in _CHANGEABLE:
+            else:
                 flat[key] = value
         return flat
 
@@ -297,7 +302,12 @@ class SweepConfig(BaseModel):
 @cache
 def _known_keys() -> dict[str, tuple[str, ...]]:
     """The keys of every section; those of the top level under the empty name."""
-    sections: dict[str, type[BaseModel]] = {"search": SearchSettings, "data": DataSettings, "trial": TrialResources}
+    sections: dict[str, type[BaseModel]] = {
+        "search": SearchSettings,
+        "data": DataSettings,
+        "retrain": RetrainSettings,
+        "trial": TrialResources,
+    }
     return {"": keys_of(SweepConfig), **{name: keys_of(model) for name, model in sections.items()}}
 
 

@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped,unused-ignore]
 
 from nasib_ray.problems import Problems
 
-SECTIONS = ("search", "data", "trial")
+SECTIONS = ("search", "data", "retrain", "trial")
 """The keys whose values are mappings with keys of their own."""
 
 

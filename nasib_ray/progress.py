@@ -17,6 +17,7 @@ from nasib_ray.status import LostCheckpointStatus, SweepStatus, lost_status, swe
 from nasib_ray.tables import (
     LABEL_WIDTH,
     STATE_STYLES,
+    WITHOUT_LIMIT,
     BudgetBar,
     Signs,
     account_table,
@@ -57,11 +58,13 @@ class Progress:
         console: Where to. While the live table is up, ``print`` and this console write above it.
         name: The sweep's name.
         clock: Tells the time.
+        choosing: Whether the best trial is of interest.
     """
 
-    def __init__(self, console: Console, name: str, clock: Clock | None = None) -> None:
+    def __init__(self, console: Console, name: str, clock: Clock | None = None, choosing: bool = True) -> None:
         self._console = console
         self._name = name
+        self._choosing = choosing
         self._clock = clock or WallClock()
         self._signs = Signs.of(console)
         self._live: Live | None = None
@@ -116,7 +119,8 @@ class Progress:
         if self._live is not None:
             self._live.update(self._view(status, slots, left), refresh=True)
         else:
-            best = f"best {status['metric']} {incumbent_value(status, self._signs)}" if status["incumbent"] else ""
+            shown = status["incumbent"] and self._choosing
+            best = f"best {status['metric']} {incumbent_value(status, self._signs)}" if shown else ""
             told = (budget_line(status), states_line(status, slots), best, left)
             self._line("; ".join(part for part in told if part))
 
@@ -135,7 +139,7 @@ class Progress:
             BudgetBar(status),
             at_edges(Text(budget_line(status)), Text(left, "dim"), self._signs),
         ]
-        if status["incumbent"]:
+        if status["incumbent"] and self._choosing:
             parts += [Text(), incumbent_facts(status, self._signs, whole=False)]
         if status["trials"]:
             parts += [Text(), trials_table(status, self._signs, width, rows)]
@@ -143,6 +147,8 @@ class Progress:
 
     def _time_left(self, state: SweepState, slots: int) -> str:
         """How long the budget lasts at the rate of the last minute, in words; empty while nothing runs."""
+        if state.ledger.budget >= WITHOUT_LIMIT:
+            return ""
         (then, before), (now, spent) = self._spent[0], self._spent[-1]
         if now - then >= _SURE_SECONDS:
             rate = (spent - before) / (now - then)
@@ -168,7 +174,7 @@ class Progress:
                 self._line(f"trial {name} goes back to {count(search.epochs, 'epoch')}: {text}")
             if (before or ())[:2] != (search.state, search.failures) and (told := self._news(search, before, state)):
                 self._line(told)
-        if self._leader not in (None, leader) and self._live is None:
+        if self._leader not in (None, leader) and self._live is None and self._choosing:
             best = incumbent_value(sweep_status(state, alive=True), self._signs)
             self._line(f"new incumbent: trial {self._leader}, {state.settings.get('metric')} {best}")
 
@@ -188,7 +194,8 @@ class Progress:
             return f"trial {search.id} cannot be resumed any more after {epochs}: {search.why}"
         if search.state == "finished":
             metric = state.settings.get("metric")
-            return f"trial {search.id} finished after {epochs}: best {metric} {metric_value(metric, search.best_value)}"
+            best = f": best {metric} {metric_value(metric, search.best_value)}" if self._choosing else ""
+            return f"trial {search.id} finished after {epochs}{best}"
         return ""
 
     def _is_time(self, seconds: float) -> bool:

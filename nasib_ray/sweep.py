@@ -146,7 +146,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
             settings={"config": config.to_plain(), "versions": versions()},
         )
         if watcher is not None:
-            run_config.callbacks.append(_Watch(tune_config.scheduler, watcher.update))
+            run_config.callbacks.append(StateWatch(tune_config.scheduler, watcher.update))
         trainable = with_resources(NasibTrainable, {name.lower(): amount for name, amount in needs.items()})
         # What happened is in the journal, as after every other end.
         with suppress(ClusterLostError):
@@ -216,7 +216,7 @@ def _slug(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in last) or "sweep"
 
 
-class _Watch(Callback):  # type: ignore[misc]
+class StateWatch(Callback):  # type: ignore[misc]
     """Passes the sweep's state on after every step of Tune's."""
 
     def __init__(self, scheduler: BudgetScheduler, tell: Callable[[SweepState, int], None]) -> None:

@@ -29,6 +29,9 @@ STATE_STYLES = {
     "interrupted": "yellow",
 }
 
+WITHOUT_LIMIT = 1e9
+"""Device-seconds from which on a budget, of 31 years and more, is none."""
+
 _WIDE = 100
 _LONGEST_METRIC = 10
 _NOTHING = 1e-3
@@ -192,6 +195,8 @@ def budget_line(status: SweepStatus) -> str:
     """How much of the budget is spent, granted and left."""
     budget, device = status["budget_device_seconds"], status["device"] or "device"
     unit, _, size = next((unit for unit in _UNITS if budget >= 2 * unit[2]), _UNITS[-1])
+    if budget >= WITHOUT_LIMIT:
+        return f"{_short_time(status['spent_device_seconds'])} of {device}-time spent, without a limit"
     spent, granted, left = (
         f"{status[part] / size:,.2f}"
         for part in ("spent_device_seconds", "granted_device_seconds", "left_device_seconds")
@@ -235,8 +240,10 @@ def incumbent_value(status: SweepStatus, signs: Signs) -> str:
 
 
 def telling_settings(status: SweepStatus) -> list[str]:
-    """The settings that tell trials apart: k and lambda, then the others that differ."""
+    """The settings that tell trials apart: k and lambda, then the others that differ; of trainings name and seed."""
     configs = [single_values(trial["config"]) for trial in status["trials"]]
+    if any("name" in config for config in configs):
+        return ["name", "seed"]
     names = list(dict.fromkeys(name for config in configs for name in config if name != "seed"))
     differ = [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]
     return list(dict.fromkeys([name for name in ("k", "lambda") if name in names] + differ))

@@ -46,6 +46,7 @@ class TensorBoardLogger(TBXLoggerCallback):  # type: ignore[misc]
         """Wait until all is written."""
         if self._thread is not None:
             self._thread.shutdown()
+            self._thread = None
 
     def _later(self, write: Callable[..., None], *arguments: Any) -> None:
         if self._thread is None:

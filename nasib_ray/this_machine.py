@@ -7,7 +7,7 @@ from nasib_ray.quiet_ray import usable_cpus
 from trainables.data import Dataset
 from trainables.device import device_memory, find_device
 from trainables.fits import check_memory_of
-from trainables.memory import MemoryEstimate
+from trainables.memory import MemoryEstimate, machine_memory
 from trainables.settings import SearchSettings
 
 
@@ -45,5 +45,5 @@ def check_memory_here(config: SweepConfig, search: SearchSettings, dataset: Data
     gpus = config.resources.gpus or 0.0
     if gpus:
         return check_memory_of(search, dataset, device_memory(find_device(), gpus), f"{min(1.0, gpus):g} GPU")
-    there = device_memory(find_device(), 0.0) // slots
+    there = machine_memory() // slots
     return check_memory_of(search, dataset, there, f"this machine, for each of {slots} trials at once,")

@@ -109,11 +109,10 @@ class ActorWatch:
         places = {name: place_of(actor) for name, actor in working.items()}
         return {name: place for name, place in places.items() if place is not None}
 
-    def take_ended(self) -> list[ActorPlace]:
-        """Where the processes are, or were, that were told to end lately and since this was asked last."""
+    def take_ended(self) -> list[LiveActor]:
+        """The processes that were told to end lately and since this was asked last."""
         ended, self._ended = self._ended, []
-        places = [place_of(actor, ended=True) for actor, _ in ended]
-        return [place for place in places if place is not None]
+        return [actor for actor, _ in ended]
 
     def superfluous(self) -> list[str]:
         """Processes that were still booting for a trial when it was given an idle one instead; nobody wants them."""

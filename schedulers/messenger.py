@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from schedulers.tune_internals import ActorPlace
+from schedulers.node_watch import Asker
+from schedulers.tune_internals import ActorPlace, LiveActor, place_of
 
 
 def send(process: int, number: int) -> None:
@@ -35,6 +36,7 @@ class Messengers:
 
     def __init__(self) -> None:
         self._there: dict[str, Any] = {}
+        self._asker = Asker[list[ActorPlace | None]]()
 
     def send_to(self, nodes: Mapping[str, str]) -> None:
         """Have a messenger on each node (by id, with its IP address) that is not this machine, and on no other."""
@@ -50,12 +52,15 @@ class Messengers:
         """Have a process finish its batch, save and report; nothing happens if it, or its node, is gone."""
         self._send(place, signal.SIGTERM)
 
-    def end(self, place: ActorPlace) -> None:
-        """End a process at once that Ray was told to end.
+    def end_on(self, nodes: Collection[str], ended: Sequence[LiveActor]) -> None:
+        """End those processes at once that are, or were, on nodes that are about to go; Ray was told to end them.
 
-        On a node that is about to go Ray 2.60 leaves those alive that handle SIGTERM themselves.
+        On such a node Ray 2.60 leaves those alive that handle SIGTERM themselves.
         """
-        self._send(place, signal.SIGKILL)
+        if ended:
+            for place in self._asker.ask(lambda: [place_of(actor, ended=True) for actor in ended]) or ():
+                if place is not None and place.node in nodes:
+                    self._send(place, signal.SIGKILL)
 
     def _send(self, place: ActorPlace, number: int) -> None:
         if messenger := self._there.get(place.node):

@@ -98,7 +98,6 @@ class SweepRun:
         self._nodes = NodeWatch(clock)
         self._messengers = Messengers()
         self._asker = Asker[dict[str, ActorPlace]]()
-        self._ask_ended = Asker[list[ActorPlace]]()
         self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant, clock)
         self._held: dict[str, Holding] = {}
         self._active: set[str] = set()
@@ -341,9 +340,7 @@ class SweepRun:
         if draining:
             # An idle process may be on a node that goes; which one Tune uses next cannot be chosen.
             drop_idle(raw)
-        for place in self._ask_ended.ask(self._watch.take_ended) or []:
-            if place.node in draining:
-                self._messengers.end(place)
+            self._messengers.end_on(draining, self._watch.take_ended())
 
     # The end
 

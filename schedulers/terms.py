@@ -46,7 +46,7 @@ class Terms:
     deadline: float | None = None
     max_storage_bytes: int | None = None
     kept_files: Collection[str] = ()
-    verify: Callable[[str], None] | None = None
+    verify: Callable[[str], object] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     lease_seconds: float = 30.0
 

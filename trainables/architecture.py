@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from trainables.candidates import check_name
 
@@ -60,19 +61,19 @@ class Architecture:
         if len(self.operations) != self.macro.layers:
             raise ValueError(f"{len(self.operations)} operations for a network of {self.macro.layers} layers")
 
-    def to_json(self) -> str:
-        """The architecture as a JSON object, which ``from_json`` reads."""
-        return json.dumps(asdict(self), indent=2)
+    def to_plain(self) -> dict[str, Any]:
+        """The architecture as JSON can hold it, which ``from_plain`` reads."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
     @classmethod
-    def from_json(cls, text: str) -> Architecture:
-        """The architecture that ``to_json`` wrote.
+    def from_plain(cls, data: Any) -> Architecture:
+        """The architecture that ``to_plain`` described, also after a round trip through JSON.
 
         Raises:
-            ValueError: The text is not such an object.
+            ValueError: The data describe none.
         """
         try:
-            data = json.loads(text)
             macro = data["macro"]
             channels, height, width = macro["image_shape"]
             shape = MacroShape(
@@ -83,5 +84,21 @@ class Architecture:
                 channels=macro["channels"],
             )
             return cls(tuple(data["operations"]), shape)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an architecture: {error!r}") from error
+
+    def to_json(self) -> str:
+        """The architecture as a JSON object, which ``from_json`` reads."""
+        return json.dumps(self.to_plain(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        """The architecture that ``to_json`` wrote.
+
+        Raises:
+            ValueError: The text is not such an object.
+        """
+        try:
+            return cls.from_plain(json.loads(text))
+        except json.JSONDecodeError as error:
             raise ValueError(f"not an architecture in JSON: {error!r}") from error

@@ -40,10 +40,10 @@ KEPT_FILES = (ARCHITECTURE, SEARCH, MANIFEST)
 def save_search(search: Search, directory: str | Path) -> None:
     """Write the whole state of a search into an existing folder."""
     folder = Path(directory)
-    _save_tensors(search.supernet.state_dict(), folder / WEIGHTS)
-    _save_tensors(search.optimizer.momentum, folder / MOMENTUM)
+    save_tensors(search.supernet.state_dict(), folder / WEIGHTS)
+    save_tensors(search.optimizer.momentum, folder / MOMENTUM)
     parameters = search.parameters
-    _save_tensors(
+    save_tensors(
         {
             "first_moment": parameters.first_moment,
             "second_moment": parameters.second_moment,
@@ -130,7 +130,8 @@ def architecture_table(search: Search) -> pa.Table:
     )
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors, wherever they are, as safetensors."""
     # As arrays: of thousands of small tensors safetensors writes these faster than the tensors.
     save_file({name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}, path)
 

@@ -62,7 +62,8 @@ class SameConvolution(nn.Conv2d):
 def same_convolution(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Convolve [B, C, H, W] with an odd window [C', C / groups, i, j], keeping height and width."""
     weight = _reaching(weight, x)
-    if groups == x.shape[1] > 1 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    own_gradients = torch.is_grad_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if groups == x.shape[1] > 1 and own_gradients:
         y: Tensor = _DepthwiseConvolution.apply(x, weight)
         return y
     return functional.conv2d(x, weight, padding=_padding(weight), groups=groups)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import platform
@@ -12,27 +11,14 @@ import torch
 
 from trainables.memory import machine_memory, process_bytes, process_peak
 
-# From glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-
-# oneDNN keeps 1024 prepared convolutions unless told otherwise; the drawn candidates of a superkernel need more.
-_PREPARED_CONVOLUTIONS = "16384"
-
 
 def settle_process(cpus: float, gpus: float) -> None:
-    """Set the process up for a trial that holds so many CPUs and GPUs; its first convolution must come later.
+    """Set the process up for a trial that holds so many CPUs and GPUs.
 
     It computes with as many threads as it has whole CPUs, at least one, and takes no more of a GPU's memory than its
-    share. It keeps the memory that it freed, and oneDNN the convolutions that it prepared: every batch allocates and
-    frees the same activations, which glibc by default gives back to the kernel and gets again. Settings of malloc and
-    oneDNN in the environment come first.
+    share.
     """
     torch.set_num_threads(max(1, math.floor(cpus)))
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _PREPARED_CONVOLUTIONS)
-    library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version") and not any(name.startswith("MALLOC_") for name in os.environ):
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     if torch.cuda.is_available() and 0 < gpus < 1:
         torch.cuda.set_per_process_memory_fraction(gpus)
 

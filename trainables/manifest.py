@@ -7,28 +7,34 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-FORMAT = "nasib-ray search"
+SEARCH = "nasib-ray search"
+TRAINING = "nasib-ray training"
+"""What a checkpoint is of."""
+
 VERSION = 2
 MANIFEST = "manifest.json"
 
 _BLOCK_BYTES = 1 << 20
 
 
-def write_manifest(directory: Path, names: Iterable[str]) -> None:
+def write_manifest(directory: Path, names: Iterable[str], kind: str = SEARCH) -> None:
     """Describe the checkpoint's files, all of which must be written: without a manifest nothing of them counts."""
     files = {}
     for name in names:
         path = directory / name
         files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    text = json.dumps({"format": FORMAT, "version": VERSION, "files": files}, indent=2)
+    text = json.dumps({"format": kind, "version": VERSION, "files": files}, indent=2)
     (directory / MANIFEST).write_text(text, encoding="utf-8")
 
 
-def verify_checkpoint(path: str | Path) -> None:
+def verify_checkpoint(path: str | Path) -> str:
     """Check that a checkpoint is whole and of a version that this package reads. Nothing of it is executed.
 
     Args:
         path: A folder on this machine.
+
+    Returns:
+        What it is of, SEARCH or TRAINING.
 
     Raises:
         ValueError: What is wrong with it.
@@ -42,10 +48,10 @@ def verify_checkpoint(path: str | Path) -> None:
         raise ValueError(f"{directory} is no checkpoint, or was not written to its end: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{directory / MANIFEST} is damaged: {error!r}") from error
-    if kind != FORMAT or version != VERSION:
+    if kind not in (SEARCH, TRAINING) or version != VERSION:
         raise ValueError(
-            f"{directory} is a checkpoint of format {kind!r}, version {version}; this package reads {FORMAT!r}, "
-            f"version {VERSION}: continue it with the package that wrote it"
+            f"{directory} is a checkpoint of format {kind!r}, version {version}; this package reads {SEARCH!r} and "
+            f"{TRAINING!r}, version {VERSION}: continue it with the package that wrote it"
         )
     for name, (size, digest) in expected.items():
         file = directory / name
@@ -55,6 +61,7 @@ def verify_checkpoint(path: str | Path) -> None:
             raise ValueError(f"{file} has {file.stat().st_size} bytes where its manifest says {size}")
         if _sha256(file) != digest:
             raise ValueError(f"{file} differs from what was written: its SHA-256 is not the manifest's")
+    return str(kind)
 
 
 def _sha256(path: Path) -> str:

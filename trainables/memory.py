@@ -51,7 +51,7 @@ class MemoryEstimate:
 def estimate_memory(
     search: SearchSettings, image_shape: tuple[int, int, int], classes: int, images: int
 ) -> MemoryEstimate:
-    """Estimate what a search needs; the benchmark ``checkpoint.py`` and a test hold it against measured peaks.
+    """Estimate what a search needs; a test holds it against measured peaks.
 
     Args:
         search: The search.

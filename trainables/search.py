@@ -147,6 +147,16 @@ class Search:
         search = self.settings.search
         return cosine_learning_rate(self.clock, search.learning_rate, search.lr_min)
 
+    @property
+    def batches(self) -> int:
+        """Batches done, of all epochs."""
+        return self.position.batches
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one epoch, of both passes and the evaluation."""
+        return len(self.plan)
+
     def run_batch(self) -> None:
         """Do the next batch of the epoch's plan, whichever pass it belongs to.
 

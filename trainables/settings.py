@@ -27,11 +27,13 @@ PairScale = Literal["sum", "mean"]
 Precision = Literal["float32", "bfloat16"]
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Frozen, and strict about unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, validate_default=True)
 
 
-class DataSettings(_Settings):
+class DataSettings(Settings):
     """A data set, its three disjoint parts and its augmentation (the section ``data`` of a configuration).
 
     Attributes:
@@ -61,7 +63,7 @@ class DataSettings(_Settings):
     cache: str | None = None
 
 
-class SearchSettings(_Settings):
+class SearchSettings(Settings):
     """One NASIB search (the section ``search`` of a configuration).
 
     Attributes:
@@ -142,7 +144,7 @@ class SearchSettings(_Settings):
         return self
 
 
-class TrialSettings(_Settings):
+class TrialSettings(Settings):
     """All that one trial is told: the flat configuration of a Tune trial, checked.
 
     Attributes:
@@ -160,6 +162,16 @@ class TrialSettings(_Settings):
     split_seed: int = 0
     horizon: PositiveInt | None = None
     slice_seconds: PositiveFloat | None = None
+
+    @property
+    def deterministic(self) -> bool:
+        """The search's."""
+        return self.search.deterministic
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """The search's."""
+        return self.search.checkpoint_seconds
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrialSettings:

@@ -56,10 +56,13 @@ class Superkernel(nn.Module):
         total += x
         return functional.relu_(total)
 
+    def parts_of(self, column: int) -> tuple[nn.Module, nn.Module]:
+        """A candidate and the batch norm behind it, which all have in common where it stands behind their sum."""
+        return self.candidates[column], self.norms[column if self._norm_each else 0]
+
     def weights_of(self, drawn: Sequence[int]) -> list[nn.Parameter]:
         """All weights that a batch with these candidates uses."""
-        norms = [self.norms[column] for column in drawn] if self._norm_each else list(self.norms)
-        used = [*(self.candidates[column] for column in drawn), *norms]
+        used = dict.fromkeys(part for column in drawn for part in self.parts_of(column))
         return [weight for module in used for weight in module.parameters()]
 
     def _output(self, x: Tensor, column: int) -> Tensor:

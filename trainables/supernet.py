@@ -158,16 +158,26 @@ class Supernet(MacroNetwork):
 
 
 class ResidualLayer(nn.Module):
-    """ReLU(x + BN(op(x))) with the one operation that a search chose."""
+    """ReLU(x + BN(op(x))) with the one operation that a search chose.
+
+    Attributes:
+        drop_path: Probability with which an image goes without the operation in training (Huang et al. 2016); the
+            others have it the stronger, so that nothing changes on average.
+    """
 
     def __init__(self, name: str, channels: int) -> None:
         super().__init__()
         self.operation = build_operation(name, channels)
         self.norm = nn.BatchNorm2d(channels)
+        self.drop_path = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape."""
-        return functional.relu(x + self.norm(self.operation(x)))
+        y = self.norm(self.operation(x))
+        if self.training and self.drop_path > 0:
+            kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= self.drop_path
+            y = y * kept.to(y.dtype) / (1.0 - self.drop_path)
+        return functional.relu(x + y)
 
 
 class DerivedNetwork(MacroNetwork):
@@ -177,15 +187,48 @@ class DerivedNetwork(MacroNetwork):
         super().__init__(
             architecture.macro, lambda number, channels: ResidualLayer(architecture.operations[number - 1], channels)
         )
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of images [B, C, H, W]."""
         return self.run(images, lambda index, x: self.layers[index](x))
 
+    def drop_paths(self, most: float) -> None:
+        """Leave operations out in training with a probability that rises from layer to layer, up to this."""
+        for number, layer in enumerate(self.layers, start=1):
+            assert isinstance(layer, ResidualLayer), "all layers of a derived network are residual"
+            layer.drop_path = most * number / len(self.layers)
+
 
 def build_network(architecture: Architecture) -> DerivedNetwork:
     """The plain network of an architecture, to be trained from scratch."""
     return DerivedNetwork(architecture)
+
+
+@torch.no_grad()
+def network_with_shared_weights(supernet: Supernet, architecture: Architecture) -> DerivedNetwork:
+    """The plain network of an architecture, with a copy of the weights that a supernet has for it.
+
+    Its batch norms have no statistics yet: those of a supernet mean nothing for one path.
+    """
+    network = DerivedNetwork(architecture).to(supernet.head.weight.device)
+    for part in ("stem", "reductions", "head"):
+        _copy_state(getattr(supernet, part), getattr(network, part))
+    for name, shared, own in zip(architecture.operations, supernet.layers, network.layers, strict=True):
+        assert isinstance(shared, Superkernel), "all layers of a supernet are superkernels"
+        assert isinstance(own, ResidualLayer), "all layers of a derived network are residual"
+        candidate, norm = shared.parts_of(shared.names.index(name))
+        _copy_state(candidate, own.operation)
+        _copy_state(norm, own.norm)
+    return network
+
+
+def _copy_state(of: nn.Module, to: nn.Module) -> None:
+    """Copy what both have: the batch norms of a supernet have no running statistics."""
+    state = of.state_dict()
+    for name, tensor in to.state_dict().items():
+        if name in state:
+            tensor.copy_(state[name])
 
 
 def use_batch_statistics(module: nn.Module) -> None:

@@ -24,7 +24,7 @@ MAY_IMPORT_RAY = {
     "schedulers/sweep_run.py",
     "schedulers/trial_source.py",
     "schedulers/tune_internals.py",
-    "trainables/nasib.py",
+    "trainables/sliced.py",
 }
 
 

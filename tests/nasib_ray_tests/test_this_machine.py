@@ -17,7 +17,8 @@ def _config(budget: str = "1 cpu-minute", **settings: object) -> SweepConfig:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nasib_ray.this_machine.usable_cpus", lambda: 8)
-    monkeypatch.setattr("nasib_ray.this_machine.device_memory", lambda device, gpus: int(16e9 * (gpus or 1.0)))
+    monkeypatch.setattr("nasib_ray.this_machine.machine_memory", lambda: int(16e9))
+    monkeypatch.setattr("nasib_ray.this_machine.device_memory", lambda device, gpus: int(16e9 * gpus))
 
 
 def _dataset() -> Dataset:

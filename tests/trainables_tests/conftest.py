@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from trainables.data import Dataset, load_dataset
+from trainables.nasib import NasibTrainable
 from trainables.search import Search
 from trainables.settings import DataSettings, TrialSettings
 
@@ -52,3 +54,20 @@ def make_search(digits: Dataset, small_config: dict[str, Any]) -> Callable[..., 
         return Search(TrialSettings.from_config({**small_config, **changes}), digits, torch.device("cpu"))
 
     return build
+
+
+@pytest.fixture
+def make(
+    tmp_path: Path, small_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., NasibTrainable]]:
+    """Builds trainables outside of Tune; keyword arguments change the configuration."""
+    monkeypatch.setattr("ray.tune.trainable.trainable.DEFAULT_STORAGE_PATH", str(tmp_path / "logs"))
+    built: list[NasibTrainable] = []
+
+    def build(**changes: Any) -> NasibTrainable:
+        built.append(NasibTrainable({**small_config, **changes}))
+        return built[-1]
+
+    yield build
+    for trainable in reversed(built):
+        trainable.stop()

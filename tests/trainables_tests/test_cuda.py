@@ -58,14 +58,14 @@ def test_a_search_computes_on_both_devices_about_the_same(make: Callable[..., Se
 
 def test_weight_pass_and_evaluation_never_wait_for_the_device(make: Callable[..., Search]) -> None:
     search = make()
-    _run(search, 2 * len(search.plan) - 1)
-    _run(search, 1)
+    _run(search, 2 * len(search.plan))
     for batch in search.plan[:-1]:  # At the end of the epoch its results are read.
         torch.cuda.set_sync_debug_mode("default" if batch.phase is Phase.ALPHA else "error")
         try:
             search.run_batch()
         finally:
             torch.cuda.set_sync_debug_mode("default")
+    assert search.batches == 3 * len(search.plan) - 1
 
 
 def test_bfloat16_learns(make: Callable[..., Search]) -> None:

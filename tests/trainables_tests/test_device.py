@@ -1,10 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -18,37 +13,6 @@ CPU = torch.device("cpu")
 def test_a_trial_computes_with_its_whole_cpus(cpus: float, threads: int) -> None:
     settle_process(cpus, 0)
     assert torch.get_num_threads() == threads
-
-
-FREED = """
-import os, sys, torch
-if sys.argv[1] == "settled":
-    from trainables.device import settle_process
-    settle_process(1, 0)
-from trainables.memory import process_bytes
-tensor = torch.ones(50_000_000)
-held = process_bytes()
-del tensor
-print(held - process_bytes() < 1e8, os.environ.get("ONEDNN_PRIMITIVE_CACHE_CAPACITY"))
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="there is no /proc here")
-@pytest.mark.parametrize(
-    ("settled", "environment", "expected"),
-    [
-        ("plain", {}, "False None"),
-        ("settled", {}, "True 16384"),
-        ("settled", {"MALLOC_TRIM_THRESHOLD_": "131072"}, "False 16384"),
-        ("settled", {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "True 7"),
-    ],
-)
-def test_a_settled_process_keeps_what_it_freed(settled: str, environment: dict[str, str], expected: str) -> None:
-    others = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "ONEDNN_"))}
-    ran = subprocess.run(
-        [sys.executable, "-c", FREED, settled], env={**others, **environment}, capture_output=True, text=True
-    )
-    assert ran.stdout.strip() == expected, ran.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

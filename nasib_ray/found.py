@@ -1,0 +1,57 @@
+"""The networks that a sweep found, the best first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schedulers.sweep_state import SearchRecord, SweepState
+from trainables.architecture import Architecture, MacroShape
+from trainables.data import Dataset
+from trainables.settings import SearchSettings, TrialSettings
+
+
+@dataclass(frozen=True)
+class FoundNetwork:
+    """A network that a search preferred when it had its best value.
+
+    Attributes:
+        trial: The search's id.
+        architecture: As searched, of ``search.channels`` channels.
+        value: The search's best value, which is a maximum over many looks.
+        search: The search's settings.
+    """
+
+    trial: str
+    architecture: Architecture
+    value: float
+    search: SearchSettings
+
+
+def found_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:
+    """What each search found, the best first; of searches that found the same the best one.
+
+    Args:
+        state: The sweep.
+        dataset: What it searched on.
+    """
+    sign = -1.0 if state.mode == "max" else 1.0
+    ranked = sorted(
+        (search for search in state.searches.values() if search.best_value is not None),
+        key=lambda search: (sign * (search.best_value or 0.0), search.index),
+    )
+    found: dict[Architecture, FoundNetwork] = {}
+    for search in ranked:
+        network = _found_by(search, dataset)
+        found.setdefault(network.architecture, network)
+    return list(found.values())
+
+
+def _found_by(record: SearchRecord, dataset: Dataset) -> FoundNetwork:
+    assert record.best_value is not None, "a search without a value found nothing"
+    channels, height, width = dataset.train.images.shape[1:]
+    search = TrialSettings.from_config(record.config).search
+    macro = MacroShape(
+        (channels, height, width), len(dataset.class_names), search.layers, search.reductions, search.channels
+    )
+    operations = tuple(record.best_metrics["architecture"])
+    return FoundNetwork(record.id, Architecture(operations, macro), record.best_value, search)

@@ -1,0 +1,193 @@
+"""Training found networks from scratch: as trials of a Tuner of their own, under an account of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.tune import RunConfig, TuneConfig, Tuner, with_resources
+from ray.tune.search import Searcher
+
+from nasib_ray.budgeted_tuner import with_budget
+from nasib_ray.config import SweepConfig
+from nasib_ray.found import FoundNetwork, found_networks
+from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
+from nasib_ray.results import Sweep, load_sweep, sweep_exists
+from nasib_ray.searcher import derived_seed
+from nasib_ray.sweep import Place, StateWatch, Watcher, versions
+from nasib_ray.tables import WITHOUT_LIMIT
+from nasib_ray.tensorboard import TensorBoardLogger
+from schedulers.allocators import AsyncHalving, EqualShare
+from schedulers.budget import Budget, Device
+from schedulers.sweep_run import ClusterLostError
+from schedulers.sweep_state import SearchRecord
+from trainables.training_settings import RetrainSettings
+
+FOLDER = "retrain"
+"""The name of the trainings' own folder in that of a sweep, unless another is given."""
+
+METRIC = "train_loss"
+"""What Tune is told that trainings are about. Nothing is chosen by it, and nothing by the test set."""
+
+
+@dataclass(frozen=True)
+class RetrainPlan:
+    """Which networks are trained, and how.
+
+    Attributes:
+        top: So many of the best networks.
+        seeds: Trainings of each.
+        settings: How each is trained; its epochs count only without a budget.
+        budget: What all trainings together may hold; the epochs follow from it. None: as long as the epochs take.
+        name: Of the folder in the sweep's.
+    """
+
+    top: int = 1
+    seeds: int = 3
+    settings: RetrainSettings = field(default_factory=RetrainSettings)
+    budget: Budget | None = None
+    name: str = FOLDER
+
+
+def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Sweep:
+    """Train the best networks of a sweep from scratch on all its training images; test each once, at its end.
+
+    What was trained before is kept, and what was interrupted goes on; more networks and seeds may be asked for later.
+
+    Args:
+        path: The sweep.
+        plan: Which networks, and how.
+        watcher: Who is told how it gets on.
+
+    Returns:
+        The trainings as they ended, a sweep of their own; see :mod:`nasib_ray.trained`.
+
+    Raises:
+        ValueError: The sweep has found nothing yet, was not begun by nasib-ray, or its trainings were begun otherwise.
+    """
+    known = load_sweep(path)
+    config = config_of(known)
+    place = Place(Place.at(path).path, plan.name)
+    told: dict[str, Any] = {"retrain": plan.settings.model_dump(mode="json"), "by_budget": plan.budget is not None}
+    _check_same(place, told)
+    device: Device = known.state.settings["device"]
+    if plan.budget is not None and plan.budget.device != device:
+        raise ValueError(f"{path} was paid in {device.upper()} time, so the budget cannot be {plan.budget}")
+    held = config.trial.under(device)
+    needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
+    with quiet_tune(), ray_for_sweep() as cluster:
+        check_room(needs)
+        # Imported behind the start of Ray, whose workers import it meanwhile.
+        from trainables.data import load_dataset
+        from trainables.manifest import verify_checkpoint
+        from trainables.retrain import RetrainTrainable
+
+        dataset = load_dataset(config.data, None if watcher is None else watcher.preparing)
+        found = found_networks(known.state, dataset)
+        if not found:
+            raise ValueError(f"{path} has found no network yet: no search has come to the end of an epoch")
+        wanted = trainings(found[: plan.top], plan, config)
+        cluster.await_workers()
+        tune_config, run_config = with_budget(
+            # Where epochs are given, every training brings an allowance of its own that it cannot use up.
+            plan.budget or Budget(WITHOUT_LIMIT * len(wanted), device),
+            TuneConfig(metric=METRIC, mode="min", search_alg=ListSearcher(wanted)),
+            RunConfig(storage_path=place.storage, name=place.name, verbose=0, callbacks=[TensorBoardLogger()]),
+            allocator=EqualShare(len(wanted)) if plan.budget else AsyncHalving(rungs=()),
+            searches=len(wanted),
+            most_searches=len(wanted),
+            full_epochs=None if plan.budget else plan.settings.epochs,
+            epochs_key="epochs",
+            horizon_key="horizon" if plan.budget else None,
+            slice_key="slice_seconds",
+            max_concurrent=config.max_concurrent,
+            verify=verify_checkpoint,
+            settings={**told, "versions": versions()},
+        )
+        if watcher is not None:
+            run_config.callbacks.append(StateWatch(tune_config.scheduler, watcher.update))
+        trainable = with_resources(RetrainTrainable, {name.lower(): amount for name, amount in needs.items()})
+        # What happened is in the journal, as after every other end.
+        with suppress(ClusterLostError):
+            Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
+    return load_sweep(place.path)
+
+
+def config_of(sweep: Sweep) -> SweepConfig:
+    """The configuration that a sweep was begun with.
+
+    Raises:
+        ValueError: It was not begun by nasib-ray.
+    """
+    plain = sweep.state.settings.get("config")
+    if plain is None:
+        raise ValueError(
+            f"{sweep.path} was not begun by `nasib-ray sweep` or `nasib-ray search`: no networks are in it"
+        )
+    return SweepConfig(**plain)
+
+
+def trainings(networks: Sequence[FoundNetwork], plan: RetrainPlan, config: SweepConfig) -> list[dict[str, Any]]:
+    """The configurations of all trainings: every network with the first seed, then with the second, ..."""
+    settings = plan.settings
+    fixed = {} if plan.budget else {"horizon": settings.epochs}
+    return [
+        {
+            "name": network.trial,
+            "architecture": settings.scaled(network.architecture).to_plain(),
+            "recipe": settings.recipe(network.search).model_dump(mode="json"),
+            "data": config.data.model_dump(mode="json"),
+            "trained_on": "all",
+            "judged_on": "test",
+            "seed": derived_seed(config.seed, "retrain", number),
+            "split_seed": config.seed,
+            "deterministic": network.search.deterministic,
+            "checkpoint_seconds": network.search.checkpoint_seconds,
+            **fixed,
+        }
+        for number in range(plan.seeds)
+        for network in networks
+    ]
+
+
+def _check_same(place: Place, told: Mapping[str, Any]) -> None:
+    """Raise ValueError if trainings were begun there in another way."""
+    if not sweep_exists(place.path):
+        return
+    before = load_sweep(place.path).state.settings
+    was = {**(before.get("retrain") or {}), "by_budget": before.get("by_budget")}
+    now = {**told["retrain"], "by_budget": told["by_budget"]}
+    if differing := [key for key in now if was.get(key) != now[key]]:
+        listed = ", ".join(f"{key} (then {was.get(key)}, now {now[key]})" for key in differing)
+        raise ValueError(f"{place.path} holds trainings that were begun otherwise, in {listed}: choose another --name")
+
+
+class ListSearcher(Searcher):  # type: ignore[misc,unused-ignore]
+    """Suggests the configurations of a list, each once, whatever was suggested in an earlier run.
+
+    Args:
+        wanted: The configurations, as JSON can hold them.
+    """
+
+    def __init__(self, wanted: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(metric=METRIC, mode="min")
+        self._wanted = list(wanted)
+        self._known: list[Mapping[str, Any]] = []
+
+    def see(self, searches: Sequence[SearchRecord]) -> None:
+        """Take note of the trainings that there are; called before each suggestion."""
+        self._known = [search.config for search in searches]
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The first configuration of the list that no training has, or FINISHED."""
+        missing = (dict(config) for config in self._wanted if not any(_same(config, known) for known in self._known))
+        return next(missing, str(Searcher.FINISHED))
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing is learnt from a training."""
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(other.get(key) == value for key, value in one.items() if key != "checkpoint_seconds")

@@ -1,0 +1,147 @@
+"""How a found network is trained on its own. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, InstanceOf, PlainSerializer, PlainValidator
+
+from trainables.architecture import Architecture
+from trainables.settings import DataSettings, PositiveFloat, PositiveInt, Precision, SearchSettings, Settings
+
+TrainedOn = Literal["weights", "all"]
+JudgedOn = Literal["selection", "test"]
+
+
+class Recipe(Settings):
+    """SGD with momentum and a cosine from the first batch to the last.
+
+    Attributes:
+        batch_size: Images of a batch.
+        learning_rate: In the first batch.
+        lr_min: The fraction of it that is left in the last one.
+        momentum: Of the weights.
+        weight_decay: L2 penalty on the weights.
+        gradient_clip: Largest norm of the gradient.
+        label_smoothing: Share of a label that is spread over all classes.
+        drop_path: Probability with which a layer's operation is left out for an image (stochastic depth, Huang et al.
+            2016); it rises on a straight line from 0 before the first layer to this in the last one.
+        precision: Of convolutions and their outputs.
+    """
+
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: PositiveFloat = 0.01
+    lr_min: float = Field(default=0.01, ge=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=3e-4, ge=0)
+    gradient_clip: PositiveFloat = 5.0
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    precision: Precision = "float32"
+
+    @classmethod
+    def of_search(cls, search: SearchSettings) -> Recipe:
+        """As the search trained the supernet: the papers train the final network with the same settings (4.1)."""
+        return cls(**{name: getattr(search, name) for name in cls.model_fields if name in type(search).model_fields})
+
+
+class RetrainSettings(Settings):
+    """Found networks are trained like this (the section ``retrain`` of a configuration).
+
+    What is None is as in the search.
+
+    Attributes:
+        epochs: Passes over the training images.
+        channels: Channels behind the stem; each reduction doubles them.
+        layers: Layers of the trained network, at least as many as were searched: the layers found are repeated, all of
+            them about equally often, and reductions stay before the ones that they were before.
+        batch_size: Images of a batch.
+        learning_rate: In the first batch; a cosine leads to the search's ``lr_min`` of it.
+        weight_decay: L2 penalty on the weights.
+        label_smoothing: Share of a label that is spread over all classes.
+        drop_path: Probability with which the last layer's operation is left out for an image; less in earlier ones.
+    """
+
+    epochs: PositiveInt = 100
+    channels: PositiveInt | None = None
+    layers: PositiveInt | None = None
+    batch_size: Annotated[int, Field(ge=2)] | None = None
+    learning_rate: PositiveFloat | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+
+    def recipe(self, search: SearchSettings) -> Recipe:
+        """The recipe, with the search's settings where none are given."""
+        own = {name: value for name in Recipe.model_fields if (value := getattr(self, name, None)) is not None}
+        return Recipe.of_search(search).model_copy(update=own)
+
+    def scaled(self, architecture: Architecture) -> Architecture:
+        """The network that is trained in place of a found one.
+
+        Raises:
+            ValueError: ``layers`` is less than what was searched.
+        """
+        macro = architecture.macro
+        if self.channels is not None:
+            macro = replace(macro, channels=self.channels)
+        layers = self.layers or macro.layers
+        if layers < macro.layers:
+            raise ValueError(
+                f"retrain.layers = {layers} is less than the {macro.layers} layers that were searched: a found network "
+                "can be made deeper, not shallower"
+            )
+        # Layer l of the deeper network stands for this one of those found, both counted from 0.
+        found = [layer * macro.layers // layers for layer in range(layers)]
+        reductions = tuple(found.index(reduction - 1) + 1 for reduction in macro.reductions)
+        operations = tuple(architecture.operations[layer] for layer in found)
+        return Architecture(operations, replace(macro, layers=layers, reductions=reductions))
+
+
+def _architecture(value: Any) -> Architecture:
+    return value if isinstance(value, Architecture) else Architecture.from_plain(value)
+
+
+class TrainingSettings(Settings):
+    """All that the training of one network is told: the flat configuration of a Tune trial, checked.
+
+    Attributes:
+        name: What the network is called.
+        architecture: The network; as plain data in a configuration.
+        recipe: How it is trained.
+        data: What on.
+        trained_on: The part "weights" of the training images, as in a search, or "all" of them.
+        judged_on: The part "selection", after every epoch, or the "test" set, once: after the last one.
+        seed: Of initial weights, order, augmentation.
+        split_seed: The sweep's; the parts of the training set are drawn by it.
+        deterministic: Ask CUDA for deterministic kernels.
+        checkpoint_seconds: As in a search.
+        horizon: Epochs of the whole training. None: not yet known, enough for epoch 1.
+        slice_seconds: Wall seconds of stepping that are left from the first step after a set-up or reset. None: no end.
+    """
+
+    name: str = ""
+    architecture: Annotated[
+        InstanceOf[Architecture], PlainValidator(_architecture), PlainSerializer(Architecture.to_plain)
+    ]
+    recipe: Recipe = Recipe()
+    data: DataSettings = DataSettings()
+    trained_on: TrainedOn = "all"
+    judged_on: JudgedOn = "test"
+    seed: int = 0
+    split_seed: int = 0
+    deterministic: bool = False
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
+    horizon: PositiveInt | None = None
+    slice_seconds: PositiveFloat | None = None
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TrainingSettings:
+        """The settings in a trial's configuration.
+
+        Raises:
+            ValueError: A key is unknown or a value breaks a rule.
+        """
+        return cls.model_validate(dict(config))
