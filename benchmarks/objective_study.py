@@ -64,18 +64,37 @@ class Setup:
 
 
 SETUPS: dict[str, Setup] = {
+    # With all 1,797 images and more channels every network is as good as any other.
     "digits": Setup(
-        data={"name": "digits"},
-        search={"layers": 4, "reductions": [3], "m": 5, "channels": 8, "batch_size": 32, "learning_rate": 0.05},
-        horizon=24,
-        truth_epochs=40,
+        data={"name": "digits", "subset": 500, "alpha_images": 100, "selection_images": 100},
+        search={
+            "layers": 4,
+            "reductions": [3],
+            "m": 5,
+            "channels": 4,
+            "batch_size": 32,
+            "learning_rate": 0.05,
+            "pair_scale": "mean",
+        },
+        horizon=40,
+        truth_epochs=60,
         truth_seeds=5,
+        short_epochs=(3, 6, 12),
         seeds=6,
+        random_networks=24,
     ),
     # As CIFAR-10 at 16 x 16 pixels, 10,000 of its training images.
     "cifar10": Setup(
         data={"name": "cifar10", "image_size": 16, "subset": 10_000},
-        search={"layers": 6, "reductions": [3, 5], "m": 5, "channels": 16, "batch_size": 64, "learning_rate": 0.05},
+        search={
+            "layers": 6,
+            "reductions": [3, 5],
+            "m": 5,
+            "channels": 16,
+            "batch_size": 64,
+            "learning_rate": 0.05,
+            "pair_scale": "mean",
+        },
         horizon=20,
         truth_epochs=20,
         truth_seeds=3,
@@ -201,13 +220,11 @@ class Study:
             lambda: recalibrate(network, self._weights, settings.batch_size, RECALIBRATION_IMAGES)
         )
         found["recalibrated"] = self._judged(network, calibrate)
-        for name, learning_rate in (
-            ("finetuned", settings.learning_rate),
-            ("finetuned softly", settings.learning_rate / 5),
-        ):
+        recipe = Recipe.of_search(settings)
+        for name, part in (("finetuned", 1.0), ("finetuned softly", 0.2)):
             network = network_with_shared_weights(search.supernet, architecture)
-            recipe = Recipe(**{**asdict(Recipe.of_search(settings, 1)), "learning_rate": learning_rate})
-            taken = _processor_seconds(Training(network, recipe, self._weights, search.settings.seed).run)
+            softer = recipe.model_copy(update={"learning_rate": part * recipe.learning_rate})
+            taken = _processor_seconds(Training(network, softer, self._weights, search.settings.seed, 1).run)
             found[name] = self._judged(network, taken)
         return {**found, **self._trained_alone(architecture)}
 

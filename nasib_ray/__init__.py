@@ -14,6 +14,7 @@ from nasib_ray.version import __version__ as __version__
 if TYPE_CHECKING:
     from nasib_ray.budgeted_tuner import with_budget as with_budget
     from nasib_ray.config import SweepConfig as SweepConfig
+    from nasib_ray.networks import load_network as load_network
     from nasib_ray.results import Sweep as Sweep
     from nasib_ray.results import load_sweep as load_sweep
     from nasib_ray.sweep import run_sweep as run_sweep
@@ -23,6 +24,7 @@ check_own_rooms()
 _HOMES = {
     "Sweep": "results",
     "SweepConfig": "config",
+    "load_network": "networks",
     "load_sweep": "results",
     "run_sweep": "sweep",
     "with_budget": "budgeted_tuner",

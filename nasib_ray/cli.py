@@ -9,12 +9,13 @@ import sys
 from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 
 from nasib_ray.version import __version__
+from schedulers.sizes import format_size
 
 if TYPE_CHECKING:
     from nasib_ray.config import SweepConfig
@@ -268,6 +269,36 @@ def _tell_trained(done: Sweep, as_json: bool, console: Console) -> None:
         print(json.dumps({"device": device_name(device), "networks": told}, indent=2))
     else:
         trained_report(console, told, device_name(device))
+
+
+@app.command(epilog=_example("nasib-ray export ~/nasib_ray_results/first --format onnx -o network.onnx"))
+def export(
+    path: PathArgument,
+    file: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to.")],
+    form: Annotated[
+        str | None, typer.Option("--format", metavar="onnx|pt2|json", help="By default what FILE ends in.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the trainings' folder in PATH.")] = "retrain",
+) -> None:
+    """Write the trained network of a sweep to a file, and run the file on real images to check it.
+
+    onnx and pt2 (torch.export) take float32 images [batch, channels, height, width] in [0, 1], of any batch size, and
+    give logits; class names and normalisation are in the file. json describes the network, without weights.
+    """
+    from nasib_ray.export import FORMATS
+    from nasib_ray.export import export as write_export
+    from nasib_ray.networks import read_network
+
+    chosen = form or file.suffix.removeprefix(".")
+    if chosen not in FORMATS:
+        raise ValueError(f"{chosen!r} is no format: give --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    network = read_network(path, name)
+    print(f"network: {network.source}")
+    check = write_export(network, file, cast(Any, chosen))
+    size = format_size(file.stat().st_size)
+    if check.images:
+        print(f"checked: run on {check.images} real images, logits differ by at most {check.largest_difference:.1e}")
+    print(f"wrote {file} ({size})")
 
 
 @app.command(epilog=_example("nasib-ray status ~/nasib_ray_results/first --json"))
