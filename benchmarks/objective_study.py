@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import time
@@ -325,10 +324,3 @@ def read_records(files: Iterable[Path]) -> list[dict[str, Any]]:
 
 def _key(cell: dict[str, Any]) -> str:
     return json.dumps(cell, sort_keys=True)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say where the images are."""
-    parser.add_argument("setup", choices=sorted(SETUPS))
-    parser.add_argument("--data", help="as data.name; unless told, the setup's own")
-    parser.add_argument("--jobs", type=int, default=2, help="processes, each with one thread")

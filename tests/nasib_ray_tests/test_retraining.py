@@ -1,0 +1,123 @@
+"""Found networks trained from scratch, as a user has it done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nasib_ray import load_network, load_sweep
+from nasib_ray.results import Sweep
+from nasib_ray.trained import trained_networks
+from tests.nasib_ray_tests.command import DIGITS, Command, reports, wait_for
+from trainables.data import load_dataset
+from trainables.settings import DataSettings
+
+SMALL = ("--set", "data.subset=300", "--set", "search.layers=2", "--set", "search.reductions=[2]")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that has found something."""
+    folder = tmp_path_factory.mktemp("swept")
+    sweep = Command(folder, "sweep", DIGITS, *SMALL, "--budget", "15 cpu-seconds", "--storage", str(folder), "--name=a")
+    assert sweep.ends() == 0, sweep.said
+    return folder / "a"
+
+
+def _trainings(path: Path) -> Sweep:
+    return load_sweep(path / "retrain")
+
+
+def _finished(path: Path) -> list[dict[str, Any]]:
+    return [search.latest for search in _trainings(path).state.searches.values() if search.state == "finished"]
+
+
+@pytest.mark.ray
+def test_found_networks_are_trained_resumed_extended_and_exported(swept: Path, tmp_path: Path) -> None:
+    spent = load_sweep(swept).status()["spent_device_seconds"]
+    nothing = Command(tmp_path, "export", str(swept), "-o", str(tmp_path / "network.onnx"))
+    assert nothing.ends() == 2
+    assert f"`nasib-ray retrain {swept}` trains what it found" in nothing.said
+
+    begun = Command(tmp_path, "retrain", str(swept), "--seeds", "1", "--epochs", "300")
+    wait_for(lambda: reports(swept / "retrain") >= 10)
+    begun.process.send_signal(signal.SIGINT)
+    assert begun.ends() == 130, begun.said
+    assert "the same command goes on" in begun.said
+    assert "Traceback" not in begun.said
+    (training,) = _trainings(swept).state.searches.values()
+    assert 10 <= training.epochs < 300
+
+    wait_for(lambda: not _trainings(swept).alive)
+    again = Command(tmp_path, "retrain", str(swept), "--seeds", "1", "--epochs", "300")
+    assert again.ends() == 0, again.said
+    assert "test error" in again.said
+    first = [*_trainings(swept).state.searches.values()]
+    assert [(search.state, search.epochs) for search in first] == [("finished", 300)]
+
+    more = Command(tmp_path, "retrain", str(swept), "--seeds", "2", "--epochs", "300", "--json")
+    assert more.ends() == 0, more.said
+    (told,) = json.loads(more.said[more.said.index("{\n") :])["networks"]
+    assert len(told["test_errors"]) == 2
+    assert told["test_error"] == pytest.approx(sum(told["test_errors"]) / 2)
+    assert told["test_error"] < 0.5
+    assert told["latency_seconds"] > 0
+    assert next(iter(_trainings(swept).state.searches.values())).latest == first[0].latest, "nothing is trained twice"
+
+    other = Command(tmp_path, "retrain", str(swept), "--epochs", "2")
+    assert other.ends() == 2
+    assert "epochs (then 300, now 2): choose another --name" in other.said
+
+    exported = Command(tmp_path, "export", str(swept), "-o", str(tmp_path / "network.onnx"))
+    assert exported.ends() == 0, exported.said
+    assert "retrained from scratch" in exported.said
+    assert "run on 61 real images" in exported.said
+
+    module = load_network(str(swept))
+    test = load_dataset(DataSettings(name="digits", subset=300, cache=str(tmp_path / "cache"))).test
+    with torch.inference_mode():
+        correct = (module(test.images.float() / 255).argmax(1) == test.labels).float().mean()
+    assert float(correct) == pytest.approx(first[0].latest["test_accuracy"], abs=0.01)
+    assert module.meta["class_names"] == list("0123456789")
+    assert load_sweep(swept).status()["spent_device_seconds"] == spent, "the sweep's account is untouched"
+
+
+@pytest.mark.ray
+def test_under_a_budget_the_epochs_follow_from_it(swept: Path, tmp_path: Path) -> None:
+    arguments = ("--top", "2", "--seeds", "1", "--budget", "20 cpu-seconds", "--name", "short", "--set")
+    run = Command(tmp_path, "retrain", str(swept), *arguments, "retrain.channels=12")
+    assert run.ends() == 0, run.said
+    done = load_sweep(swept / "short")
+    assert done.status()["spent_device_seconds"] <= 20
+    networks = trained_networks(done)
+    assert [network.architecture.macro.channels for network in networks] == [12] * len(networks)
+    assert len(networks) >= 1
+    for search in done.state.searches.values():
+        assert search.epochs == search.horizon
+        assert search.epochs > 5
+        assert search.latest["learning_rate"] == pytest.approx(0.05 * 0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--epochs", "2", "--budget", "1 cpu-minute"), "give one of them"),
+        (("--set", "search.layers=2"), "only keys of the section retrain"),
+        (("--set", "retrain.chanels=2"), "chanels"),
+        (("--set", "retrain.layers=1"), "less than the 2 layers"),
+        (("--budget", "1 gpu-hour"), "paid in CPU time"),
+    ],
+)
+@pytest.mark.ray
+def test_mistakes_are_told(swept: Path, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
+    run = Command(tmp_path, "retrain", str(swept), *arguments, "--name", "wrong")
+    assert run.ends() == 2, run.said
+    assert told in run.said
+    assert "Traceback" not in run.said
+    assert not (swept / "wrong").exists() or os.listdir(swept / "wrong") == []
