@@ -94,7 +94,9 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
             # Where epochs are given, every training brings an allowance of its own that it cannot use up.
             plan.budget or Budget(WITHOUT_LIMIT * len(wanted), device),
             TuneConfig(metric=METRIC, mode="min", search_alg=ListSearcher(wanted)),
-            RunConfig(storage_path=place.storage, name=place.name, verbose=0, callbacks=[TensorBoardLogger()]),
+            RunConfig(
+                storage_path=place.storage, name=place.name, verbose=0, callbacks=[TensorBoardLogger(("name", "seed"))]
+            ),
             allocator=EqualShare(len(wanted)) if plan.budget else AsyncHalving(rungs=()),
             searches=len(wanted),
             most_searches=len(wanted),

@@ -126,11 +126,12 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         if cluster.is_own and not held.gpus:
             check_memory_here(config, first.search, dataset, slots_here(config, 0))
         cluster.await_workers()
+        shown = sorted({"k", "lambda", *config.search.axes})
         searcher = StudySearcher(config, METRIC, "max", _study_log(config, place))
         tune_config, run_config = with_budget(
             budget,
             TuneConfig(metric=METRIC, mode="max", search_alg=searcher),
-            RunConfig(storage_path=place.storage, name=place.name, verbose=0, callbacks=[TensorBoardLogger()]),
+            RunConfig(storage_path=place.storage, name=place.name, verbose=0, callbacks=[TensorBoardLogger(shown)]),
             allocator=allocator_of(config),
             searches=config.searches,
             most_searches=None if config.search.size is None else len(config.points) + config.search.size,
