@@ -15,7 +15,10 @@ from ray import tune
 from ray.util import placement_group_table
 
 from schedulers import AsyncHalving, Budget, BudgetScheduler, Terms
-from schedulers.sweep_state import SweepState
+from schedulers.allocation import Slice, SweepView
+from schedulers.sweep_run import SweepRun
+from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.tune_internals import drop_idle
 from tests.schedulers_tests.budgeted_sweep import Plain, Script
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("time_limit")]
@@ -196,6 +199,34 @@ def test_a_scheduler_without_its_source_names_the_line_that_is_missing(script: S
     )
     with pytest.raises(Exception, match=r"nasib_ray\.with_budget"):
         tuner.fit()
+
+
+def test_a_trial_whose_idle_process_is_taken_away_before_it_begins_keeps_its_grant(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robbed: list[str] = []
+    book = SweepRun.book
+
+    def book_and_rob(run: SweepRun, piece: Slice, search: SearchRecord, view: SweepView) -> dict[str, Any]:
+        told = book(run, piece, search, view)
+        idle = [holding for holding in run._held.values() if holding.phase == "idle"]
+        if idle and len(robbed) < 3 and run.controller is not None:
+            robbed.append(search.id)
+            drop_idle(run.controller)
+        return told
+
+    monkeypatch.setattr(SweepRun, "book", book_and_rob)
+    check_accounts(script.run())
+    assert robbed, "no process was ever used again"
+    records = [json.loads(line) for data in journal_of(script).values() for line in data.splitlines()]
+    open_grants: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: record["number"]):
+        if record["event"] == "grant":
+            open_grants[record["grant"]] = record["trial"]
+        elif record["event"] == "release":
+            open_grants.pop(record["grant"])
+        elif record["event"] == "report":
+            assert record["trial"] in open_grants.values(), f"report {record['number']} came without a grant"
 
 
 @pytest.mark.parametrize(
