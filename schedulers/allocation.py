@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from schedulers.sweep_state import SearchRecord
+from schedulers.sweep_state import Kind, SearchRecord
 
 WORTH_COMPARING = 4
 """A horizon of fewer epochs has no rung before its end, and k and lambda hardly any effect."""
@@ -24,12 +24,14 @@ class Slice:
         epochs: Epochs that it runs from where it stands, at least 1.
         horizon: The epochs that it is told to expect over its whole life; None as long as no epoch was measured.
         why: A word for the journal: measure, new, continue, promote, endgame, share.
+        kind: Of the trial.
     """
 
     search: str | None
     epochs: int
     horizon: int | None
     why: str
+    kind: Kind = "search"
 
     def __post_init__(self) -> None:
         assert self.epochs >= 1, f"a slice of {self.epochs} epochs"
@@ -55,6 +57,8 @@ class SweepView:
         more_searches: Whether a new search can be had.
         pausable: Whether searches can wait; else whoever does not go on at once never will.
         horizon_told: Whether searches are told their horizon, and so can be given another one.
+        final: The same of the trials of the present selection, in place of the searches; there ``spent`` is what they
+            have held. None: there will be no selection.
     """
 
     budget: float
@@ -72,6 +76,7 @@ class SweepView:
     more_searches: bool
     pausable: bool
     horizon_told: bool
+    final: SweepView | None = None
 
     def epoch_of(self, search: SearchRecord | None) -> float | None:
         """Wall seconds that an epoch of a search took lately (None: of a new one); None if nobody knows."""

@@ -163,6 +163,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             full_epochs=terms.full_epochs,
             searches=terms.searches,
             most_searches=terms.most_searches,
+            finalists=terms.finalists,
             pausable=self._pausable,
             horizon_told=terms.horizon_key is not None,
             slice_told=terms.slice_key is not None,
@@ -208,13 +209,15 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         if offer is None or offer[0].search is not None:
             return None
         # Drawn only now, so that the searcher knows all that was reported until a slot is free.
-        trial = source.take()
+        piece, view = offer
+        trial = source.take() if piece.kind == "search" else source.take_finalist()
         if trial is None:
-            if source.exhausted:
+            if piece.kind == "select":
+                self._run.core.no_more_finalists()
+            elif source.exhausted:
                 self._run.core.no_more_searches()
             return None
-        piece, view = offer
-        search = self._run.core.add_search(trial.trial_id, jsonable(trial.config))
+        search = self._run.core.add_search(trial.trial_id, jsonable(trial.config), piece.kind)
         trial.max_failures = FAILURES_IN_A_ROW - 1
         # In place: Tune resolves placeholders in the very dictionary that the trial was made with.
         trial.config.update(self._run.book(piece, search, view))

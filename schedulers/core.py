@@ -17,7 +17,8 @@ from schedulers.meter import Holding, Meter
 from schedulers.plain_data import plain
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
-from schedulers.sweep_state import SearchRecord, SearchStatus, SweepState
+from schedulers.sweep_state import Kind, SearchRecord, SearchStatus, SweepState
+from schedulers.views import view_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class SweepCore:
     def __init__(self, book: RecordBook, state: SweepState, allocator: Allocator, clock: Clock, rules: Rules) -> None:
         self.state = state
         self.rules = rules
-        self._more_searches = True
+        self._more_searches = self._finalists_to_come = True
         self._book = book
         self._allocator = allocator
         self._clock = clock
@@ -104,19 +105,29 @@ class SweepCore:
         self._losses.of_dead_driver(most, FLUSH_SECONDS + seconds_unseen)
         self.flush()
 
-    def add_search(self, name: str, config: Mapping[str, Any]) -> SearchRecord:
-        """Enter a new search."""
-        self.append("search", trial=name, index=len(self.state.searches), config=dict(config))
+    def add_search(self, name: str, config: Mapping[str, Any], kind: Kind = "search") -> SearchRecord:
+        """Enter a new search, or a new trial of the selection."""
+        self.append("search", trial=name, index=len(self.state.searches), config=dict(config), kind=kind)
         return self.state.searches[name]
 
     @property
     def _more_to_try(self) -> bool:
         most = self.rules.most_searches
-        return self._more_searches and (most is None or len(self.state.searches) < most)
+        searches = sum(search.kind == "search" for search in self.state.searches.values())
+        return self._more_searches and (most is None or searches < most)
+
+    @property
+    def _more_finalists(self) -> bool:
+        there = sum(trial.kind == "select" and self.state.counts(trial) for trial in self.state.searches.values())
+        return self._finalists_to_come and there < self.rules.finalists
 
     def no_more_searches(self) -> None:
         """Take note that no new search can be had."""
         self._more_searches, self._changed = False, True
+
+    def no_more_finalists(self) -> None:
+        """Take note that no new trial of the selection can be had."""
+        self._finalists_to_come, self._changed = False, True
 
     # Time
 
@@ -128,9 +139,10 @@ class SweepCore:
         """
         now = self._clock.monotonic()
         for (grant, trial, phase), amount in self._meter.read(now, held).items():
-            account = (grant, trial, phase)
+            selecting = self.state.searches[trial].kind == "select"
+            account = (grant, trial, "select" if selecting else phase)
             self._pending[account] = self._pending.get(account, 0.0) + amount
-            if phase == "train":
+            if phase == "train" and not selecting:
                 self._trained[trial] = self._trained.get(trial, 0.0) + amount
         for holding in held.values():
             if holding.phase == "train" and holding.grant in self._starting:
@@ -179,28 +191,8 @@ class SweepCore:
 
     def view(self, slots: int, busy: Collection[str], reusable: Sequence[str]) -> SweepView:
         """What the allocator sees now; see :meth:`next_slice` for the arguments."""
-        state, ledger = self.state, self.state.ledger
-        reuse = ledger.grants.get(reusable[0]) if reusable else None
-        free = ledger.free + (reuse.left if reuse else 0.0)
-        searches = state.searches.values()
-        known = sorted([search.epoch_seconds[-1] for search in searches if search.epoch_seconds][-5:])
-        return SweepView(
-            budget=ledger.budget,
-            spent=ledger.spent,
-            free=free,
-            slots=max(1, slots),
-            devices=self.rules.devices,
-            full_horizon=state.full_horizon,
-            epoch_seconds=known[len(known) // 2] if known else None,
-            overhead_seconds=self._sizes.overhead(free, bool(reusable)),
-            waiting=[search for search in searches if search.state == "paused" and search.id not in busy],
-            searches=len(state.searches),
-            ended=[search for search in searches if not search.unfinished],
-            spent_on=lambda search: sum(ledger.spent_by_trial.get(search.id, {}).values()),
-            more_searches=self._more_to_try,
-            pausable=self.rules.pausable,
-            horizon_told=self.rules.horizon_told,
-        )
+        told = {"more_searches": self._more_to_try, "more_finalists": self._more_finalists}
+        return view_of(self.state, self.rules, self._sizes, slots=slots, busy=busy, reusable=reusable, **told)
 
     def next_slice(self, slots: int, busy: Collection[str], reusable: Sequence[str]) -> tuple[Slice, SweepView] | None:
         """What a free slot should run, and the view that it was chosen by.
@@ -288,7 +280,7 @@ class SweepCore:
             metrics=metrics,
         )
         self._settle_training(name, float(step or 0.0))
-        if not cut and seconds is not None and self.state.full_horizon is None:
+        if not cut and seconds is not None and self.state.full_horizon is None and search.kind == "search":
             self._plan(float(seconds))
         if value is not None:
             self._allocator.observe(search, search.epochs, self._score(value))
@@ -332,7 +324,9 @@ class SweepCore:
         return self.book(piece, search, view, own[0] if own else None)
 
     def _settle_training(self, name: str, step_seconds: float) -> None:
-        """Kind train is the reported step time; what was held beside it in this time is set-up."""
+        """A search's kind train is the reported step time; what was held beside it in this time is set-up."""
+        if self.state.searches[name].kind == "select":
+            return
         held, trained = self._trained.pop(name, 0.0), step_seconds * self.rules.devices
         spare = self.state.ledger.unsaved.get(name, {}).get("setup", 0.0)
         kinds, amount = {"from": "train", "to": "setup"}, held - trained

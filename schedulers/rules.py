@@ -17,6 +17,7 @@ class Rules:
         full_epochs: Epochs of a full search where none is planned from the budget (a foreign Trainable's max_t).
         searches: How many full searches the budget is to buy where a horizon is planned from it.
         most_searches: How many searches there are to try, if that is known.
+        finalists: How many trials take part in the selection at the end; 0: there is none.
         pausable: Whether trials can be paused; else they go on at once, or are stopped.
         horizon_told: Whether searches are told their horizon.
         slice_told: Whether searches are told how many seconds they may step, and stop by themselves.
@@ -33,6 +34,7 @@ class Rules:
     full_epochs: int | None = None
     searches: int = 8
     most_searches: int | None = None
+    finalists: int = 0
     pausable: bool = True
     horizon_told: bool = False
     slice_told: bool = False

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from schedulers.ledger import KEPT_CHECKPOINTS, Ledger
 
 SearchStatus = Literal["running", "paused", "finished", "failed", "not resumable"]
+Kind = Literal["search", "select"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class SearchRecord:
         failures: Failures in a row without a new checkpoint.
         grant: The grant that it holds, if any.
         why: Why it is in its state, in words.
+        kind: ``search``, or ``select``: a trial of the selection, in which the best searches' finds compete.
+        round: Of the selection that it belongs to: how often the budget had been set by then.
     """
 
     id: str
@@ -95,6 +98,8 @@ class SearchRecord:
     failures: int = 0
     grant: str | None = None
     why: str = ""
+    kind: Kind = "search"
+    round: int = 0
 
     @property
     def unfinished(self) -> bool:
@@ -127,6 +132,7 @@ class SweepState:
         deadline: Unix seconds of the newest run's deadline; None: it has none.
         refused: Why the newest run cannot go on under what it was told; empty if it can.
         runs: How many drivers have worked on the sweep.
+        budgets: How often its budget was set.
         booked: How many grants were booked, ever; numbers the next one.
         end: How the newest run ended (``finished``, ``interrupted``, ``failed``); empty while it goes on.
         end_why: Why, in words.
@@ -148,6 +154,7 @@ class SweepState:
     deadline: float | None = None
     refused: str = ""
     runs: int = 0
+    budgets: int = 0
     booked: int = 0
     end: str = ""
     end_why: str = ""
@@ -176,6 +183,8 @@ class SweepState:
             case "sweep":
                 self.settings = dict(record)
                 self.mode = record["mode"]
+            case "budget":
+                self.budgets += 1
             case "run":
                 self.runs += 1
                 self.end = self.end_why = self.refused = ""
@@ -191,7 +200,9 @@ class SweepState:
                 self.reset_seconds = record.get("reset_seconds", self.reset_seconds)
                 self.save_seconds = record.get("save_seconds", self.save_seconds)
             case "search":
-                self.searches[record["trial"]] = SearchRecord(record["trial"], record["index"], dict(record["config"]))
+                kind: Kind = record.get("kind", "search")
+                made = SearchRecord(record["trial"], record["index"], dict(record["config"]))
+                self.searches[made.id] = replace(made, kind=kind, round=self.budgets)
             case "end":
                 self.end, self.end_why = record["state"], record["why"]
             case "grant":
@@ -205,8 +216,8 @@ class SweepState:
                 self._report(search, record)
             case "checkpoint" if search is not None:
                 size = record.get("bytes", 0)
-                made = CheckpointRecord(record["path"], record["epochs"], record["iteration"], size)
-                search.checkpoints = [*search.checkpoints, made][-KEPT_CHECKPOINTS:]
+                saved = CheckpointRecord(record["path"], record["epochs"], record["iteration"], size)
+                search.checkpoints = [*search.checkpoints, saved][-KEPT_CHECKPOINTS:]
                 search.given_up = [gone for gone in search.given_up if gone.path != record["path"]]
                 search.failures = 0
                 self.largest_checkpoint_bytes = max(self.largest_checkpoint_bytes, size)
@@ -270,8 +281,26 @@ class SweepState:
         """The best search so far, or None before the first ranked report."""
         best: SearchRecord | None = None
         for search in self.searches.values():
-            if search.best_value is not None and self.better(search.best_value, best.best_value if best else None):
+            if (
+                search.kind == "search"
+                and search.best_value is not None
+                and self.better(search.best_value, best.best_value if best else None)
+            ):
                 best = search
+        return best
+
+    def counts(self, trial: SearchRecord) -> bool:
+        """Whether a trial is a search, or takes part in the present selection: a raised budget makes a new one."""
+        return trial.kind == "search" or trial.round == self.budgets
+
+    @property
+    def selected(self) -> SearchRecord | None:
+        """The finalist of the present selection that ended best, among those that came to their end."""
+        best: SearchRecord | None = None
+        for trial in self.searches.values():
+            competes = trial.kind == "select" and self.counts(trial) and trial.state == "finished" and trial.curve
+            if competes and self.better(trial.curve[-1][1], best.curve[-1][1] if best else None):
+                best = trial
         return best
 
     def next_saves_bytes(self) -> int:

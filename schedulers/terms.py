@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from schedulers.budget import Budget
+from schedulers.sweep_state import SweepState
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Terms:
             none. One that declares it stops by itself, and on SIGTERM. If its class has a method ``go_on``, that is
             called between two steps with both keys, and spares a pause where the same trial goes on at once.
         most_searches: How many searches the space holds, if that is known; None: there is always one more.
+        finalists: How many trials take part in the selection at the end; 0: there is none. Needs an allocator that
+            gives them slices, :class:`schedulers.selection.WithSelection`.
+        finalists_of: Their configurations, the best first, once the searches are over; the Trainable must know them.
         max_concurrent: The most trials at once; None: as many as fit the live nodes.
         deadline: Unix seconds by which everything must be saved and no device held; None: none.
         max_storage_bytes: What all checkpoints may take: the worst trials lose theirs first. None: no bound.
@@ -42,6 +46,8 @@ class Terms:
     horizon_key: str | None = None
     slice_key: str | None = None
     most_searches: int | None = None
+    finalists: int = 0
+    finalists_of: Callable[[SweepState], Sequence[Mapping[str, Any]]] | None = None
     max_concurrent: int | None = None
     deadline: float | None = None
     max_storage_bytes: int | None = None

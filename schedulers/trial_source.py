@@ -6,7 +6,7 @@ import copy
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -139,7 +139,8 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
         if self._drawn is None and not self._inner.is_finished():
             searcher = getattr(self._inner, "searcher", None)
             if isinstance(searcher, SeesSearches):
-                searcher.see(list(self._scheduler.state.searches.values()))
+                known = self._scheduler.state.searches.values()
+                searcher.see([search for search in known if search.kind == "search"])
             self._drawn = self._inner.next_trial()
             if self._drawn is not None:
                 _name_folder(self._drawn)
@@ -150,6 +151,17 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
         """The next new trial, to be handed out now; None if there is none."""
         trial, self._drawn = self.peek(), None
         return trial
+
+    def take_finalist(self) -> Trial | None:
+        """The next new trial of the selection, the best find first; None if there is none."""
+        state, finalists_of = self._scheduler.state, self._scheduler.terms.finalists_of
+        if finalists_of is None:
+            return None
+        begun = [trial.config for trial in state.searches.values() if trial.kind == "select" and state.counts(trial)]
+        for config in finalists_of(state):
+            if all(any(there.get(key) != value for key, value in config.items()) for there in begun):
+                return self._made(Trial.generate_id(), config, len(state.searches))
+        return None
 
     @property
     def exhausted(self) -> bool:
@@ -171,21 +183,7 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
 
     def _again(self, search: SearchRecord) -> Trial:
         """A search of an earlier run as a Tune trial: paused at its newest checkpoint, or ended as it was."""
-        assert self._experiment is not None, "a search is re-issued before the experiment is known"
-        spec = self._experiment.spec
-        trial = Trial(
-            spec["run"],
-            config=merge_dicts(copy.deepcopy(spec.get("config") or {}), copy.deepcopy(search.config)),
-            trial_id=search.id,
-            storage=self._storage,
-            evaluated_params=search.config,
-            experiment_tag=str(search.index),
-            placement_group_factory=spec.get("resources_per_trial"),
-            stopping_criterion=spec.get("stop"),
-            checkpoint_config=spec.get("checkpoint_config"),
-            log_to_file=spec.get("log_to_file"),
-        )
-        _name_folder(trial)
+        trial = self._made(search.id, search.config, search.index)
         self.give_checkpoints(trial, search)
         trial.run_metadata.last_result = {**search.latest, "trial_id": search.id}
         trial.run_metadata.last_result.setdefault("config", trial.config)
@@ -195,6 +193,25 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
         trial.max_failures = FAILURES_IN_A_ROW - 1
         return trial
 
+    def _made(self, name: str, config: Mapping[str, Any], index: int) -> Trial:
+        """A Tune trial of this experiment."""
+        assert self._experiment is not None, "a trial is made before the experiment is known"
+        spec = self._experiment.spec
+        trial = Trial(
+            spec["run"],
+            config=merge_dicts(copy.deepcopy(spec.get("config") or {}), copy.deepcopy(dict(config))),
+            trial_id=name,
+            storage=self._storage,
+            evaluated_params=dict(config),
+            experiment_tag=str(index),
+            placement_group_factory=spec.get("resources_per_trial"),
+            stopping_criterion=spec.get("stop"),
+            checkpoint_config=spec.get("checkpoint_config"),
+            log_to_file=spec.get("log_to_file"),
+        )
+        _name_folder(trial)
+        return trial
+
     def give_checkpoints(self, trial: Trial, search: SearchRecord) -> None:
         """Make the checkpoints that the journal knows of a search those of its trial."""
         storage = self._storage
@@ -202,12 +219,19 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
         give_checkpoints(trial, [(Checkpoint(path, storage.storage_filesystem), at) for path, at in kept])
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass a result on."""
-        self._inner.on_trial_result(trial_id, result)
+        """Pass a search's result on."""
+        if self._searches(trial_id):
+            self._inner.on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Pass the end of a trial on."""
-        self._inner.on_trial_complete(trial_id, result=result, error=error)
+        """Pass the end of a search on."""
+        if self._searches(trial_id):
+            self._inner.on_trial_complete(trial_id, result=result, error=error)
+
+    def _searches(self, trial_id: str) -> bool:
+        """Whether a trial is a search, which the wrapped algorithm has suggested."""
+        known = self._scheduler.state.searches.get(trial_id)
+        return known is None or known.kind == "search"
 
 
 def _checkpoint_config(experiment: Experiment, saves: bool) -> CheckpointConfig:

@@ -1,0 +1,70 @@
+"""A sweep as an allocator sees it, taken from the fold of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from schedulers.allocation import SweepView
+from schedulers.grant_sizes import GrantSizes
+from schedulers.rules import Rules
+from schedulers.sweep_state import Kind, SearchRecord, SweepState
+
+
+def view_of(
+    state: SweepState,
+    rules: Rules,
+    sizes: GrantSizes,
+    *,
+    slots: int,
+    busy: Collection[str],
+    reusable: Sequence[str],
+    more_searches: bool,
+    more_finalists: bool,
+) -> SweepView:
+    """What the allocator sees now.
+
+    Args:
+        state: The sweep.
+        rules: What it spends by.
+        sizes: Tells what a grant takes besides its epochs.
+        slots: How many trials can run now.
+        busy: The trials whose slots are in use.
+        reusable: The grants of idle processes that can be used again, the next one first.
+        more_searches: Whether a new search can be had.
+        more_finalists: Whether a new trial of the selection can be had.
+    """
+    ledger = state.ledger
+    reuse = ledger.grants.get(reusable[0]) if reusable else None
+    free = ledger.free + (reuse.left if reuse else 0.0)
+
+    def spent_on(search: SearchRecord) -> float:
+        return sum(ledger.spent_by_trial.get(search.id, {}).values())
+
+    def of_kind(kind: Kind) -> SweepView:
+        trials = [trial for trial in state.searches.values() if trial.kind == kind and state.counts(trial)]
+        known = sorted([trial.epoch_seconds[-1] for trial in trials if trial.epoch_seconds][-5:])
+        return SweepView(
+            budget=ledger.budget,
+            spent=ledger.spent,
+            free=free,
+            slots=max(1, slots),
+            devices=rules.devices,
+            full_horizon=state.full_horizon,
+            epoch_seconds=known[len(known) // 2] if known else None,
+            overhead_seconds=sizes.overhead(free, bool(reusable)),
+            waiting=[trial for trial in trials if trial.state == "paused" and trial.id not in busy],
+            searches=len(trials),
+            ended=[trial for trial in trials if not trial.unfinished],
+            spent_on=spent_on,
+            more_searches=more_searches,
+            pausable=rules.pausable,
+            horizon_told=rules.horizon_told,
+        )
+
+    view = of_kind("search")
+    if rules.finalists == 0:
+        return view
+    final = of_kind("select")
+    spent = sum(spent_on(trial) for trial in state.searches.values() if trial.kind == "select" and state.counts(trial))
+    return replace(view, final=replace(final, spent=spent, more_searches=more_finalists))
