@@ -157,7 +157,7 @@ def search(
 
     k and lambda are those of the configuration's first point, the papers' k = 0.1 unless it says otherwise.
     """
-    alone = {"allocator": "equal-share", "searches": 1, "max_concurrent": 1}
+    alone = {"allocator": "equal-share", "searches": 1, "max_concurrent": 1, "finalists": 0}
     limits = {"max_storage": max_storage, "deadline": deadline}
     _run(_load(config, settings, budget=budget, data=data, storage=storage, name=name, **limits, **alone))
 

@@ -123,6 +123,8 @@ class SweepConfig(BaseModel):
         searches: How many full searches the budget is to buy; no more than there are to try, if all is fixed or grids.
         sampler: How tuned settings are drawn: "tpe" learns from the searches so far, "random" does not.
         allocator: Which search gets the next slice: "async-halving" or "equal-share".
+        finalists: How many of the found networks are trained side by side at the end, to select one; 0: none.
+        selection_share: Of the budget, for these trainings.
         rungs: Shares of the horizon at which searches are compared.
         eta: One in ``eta`` goes on at a rung.
         continue_at_once: Whether a search that is the best at its rung so far goes on at once.
@@ -152,6 +154,8 @@ class SweepConfig(BaseModel):
     searches: Count = 8
     sampler: Literal["tpe", "random"] = "tpe"
     allocator: Literal["async-halving", "equal-share"] = "async-halving"
+    finalists: Annotated[int, Field(ge=0, strict=True)] = 4
+    selection_share: Share = 0.1
     rungs: tuple[Share, ...] = (0.25, 0.5)
     eta: Annotated[int, Field(ge=2, strict=True)] = 3
     continue_at_once: Annotated[bool, Field(strict=True)] = True

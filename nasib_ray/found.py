@@ -27,6 +27,23 @@ class FoundNetwork:
     search: SearchSettings
 
 
+def best_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:
+    """What each search found: the networks of the selection first, the best of them in front, then the others.
+
+    Args:
+        state: The sweep.
+        dataset: What it searched on.
+    """
+    found = found_networks(state, dataset)
+    sign = -1.0 if state.mode == "max" else 1.0
+    ranks = {
+        trial.config["name"]: sign * trial.curve[-1][1]
+        for trial in state.searches.values()
+        if trial.kind == "select" and state.counts(trial) and trial.state == "finished" and trial.curve
+    }
+    return sorted(found, key=lambda network: (network.trial not in ranks, ranks.get(network.trial, 0.0)))
+
+
 def found_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:
     """What each search found, the best first; of searches that found the same the best one.
 
@@ -36,7 +53,7 @@ def found_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:
     """
     sign = -1.0 if state.mode == "max" else 1.0
     ranked = sorted(
-        (search for search in state.searches.values() if search.best_value is not None),
+        (search for search in state.searches.values() if search.kind == "search" and search.best_value is not None),
         key=lambda search: (sign * (search.best_value or 0.0), search.index),
     )
     found: dict[Architecture, FoundNetwork] = {}

@@ -17,7 +17,9 @@ from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.retraining import FOLDER
 from nasib_ray.sweep import Place
 from nasib_ray.trained import trained_networks
+from schedulers.sweep_state import SearchRecord
 from trainables.architecture import Architecture
+from trainables.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -65,17 +67,32 @@ class Network:
 
 
 def read_network(path: str, name: str = FOLDER) -> Network:
-    """The network of a sweep that was trained from scratch; of several the one that the sweep had found best.
+    """The network of a sweep that was trained from scratch, else the one that its selection chose.
 
-    Of its trainings the one of the first seed is taken: the test set chooses nothing.
+    Of several that were trained from scratch it is the one that the sweep had found best, and of its trainings that of
+    the first seed: the test set chooses nothing.
 
     Args:
         path: The sweep.
         name: Of the folder of its trainings, as ``nasib-ray retrain`` was told.
 
     Raises:
-        ValueError: No training has come to its end, or its checkpoint is damaged.
+        ValueError: Nothing was trained to its end, or the checkpoint is damaged.
     """
+    sweep = load_sweep(path)
+    place = Place(Place.at(path).path, name)
+    if sweep_exists(place.path) and (done := trained_networks(trainings := load_sweep(place.path))):
+        training = done[0].trainings[0]
+        told = f"found by trial {done[0].name}, {training.epochs} epochs, seed {training.config['seed']}"
+        return _read(trainings, training, f"retrained from scratch: {told}")
+    if (selected := sweep.state.selected) is not None:
+        told = f"found by trial {selected.config['name']}, trained for {selected.epochs} epochs"
+        return _read(sweep, selected, f"chosen by the sweep's selection, not retrained: {told}")
+    raise ValueError(f"{path} has no trained network yet: `nasib-ray retrain {path}` trains what it found")
+
+
+def _read(sweep: Sweep, training: SearchRecord, source: str) -> Network:
+    """The network of a finished training, from its newest checkpoint."""
     import torch
     from safetensors.torch import load_file
 
@@ -84,26 +101,21 @@ def read_network(path: str, name: str = FOLDER) -> Network:
     from trainables.retrain import NETWORK, WEIGHTS
     from trainables.supernet import build_network
 
-    load_sweep(path)
-    place = Place(Place.at(path).path, name)
-    done = trained_networks(load_sweep(place.path)) if sweep_exists(place.path) else []
-    if not done:
-        raise ValueError(f"{path} has no trained network yet: `nasib-ray retrain {path}` trains what it found")
-    best, training = done[0], done[0].trainings[0]
-    trainings = load_sweep(place.path)
-    with _local_copy(trainings, training.checkpoints[-1].path) as folder:
+    architecture = TrainingSettings.from_config(training.config).architecture
+    if not training.checkpoints:
+        raise ValueError(f"the weights of training {training.id} in {sweep.path} are gone: train it again")
+    with _local_copy(sweep, training.checkpoints[-1].path) as folder:
         if verify_checkpoint(folder) != TRAINING:
             raise ValueError(f"{folder} is no checkpoint of a training")
         described = json.loads((folder / NETWORK).read_text(encoding="utf-8"))
-        network = build_network(best.architecture)
+        network = build_network(architecture)
         network.load_state_dict(load_file(folder / WEIGHTS))
     network.to(memory_format=torch.contiguous_format)
     data = described["data"]
     return Network(
         module=plain_network(network, data["mean"], data["std"]),
-        source=f"retrained from scratch: found by trial {best.name}, {training.epochs} epochs, "
-        f"seed {training.config['seed']}",
-        architecture=best.architecture,
+        source=source,
+        architecture=architecture,
         class_names=tuple(data["class_names"]),
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import trainables.nasib  # noqa: F401
+import trainables.sweep_trainable  # noqa: F401
 from nasib_ray.quiet_ray import READY_FOLDER
 
 if folder := os.environ.get(READY_FOLDER):

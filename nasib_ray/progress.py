@@ -25,10 +25,12 @@ from nasib_ray.tables import (
     budget_line,
     count,
     described_settings,
+    finalists_table,
     incumbent_facts,
     incumbent_value,
     memory_line,
     metric_value,
+    selected_facts,
     states_line,
     storage_line,
     telling_settings,
@@ -47,6 +49,7 @@ _BEST_SHOWN = 8
 _BEST_REPORTED = 20
 _ERRORS_REPORTED = 3
 _LINES_BESIDE_TRIALS = 13
+_LINES_OF_SELECTION = 6
 
 
 class Progress:
@@ -141,6 +144,9 @@ class Progress:
         ]
         if status["incumbent"] and self._choosing:
             parts += [Text(), incumbent_facts(status, self._signs, whole=False)]
+        if any(trial["kind"] == "select" for trial in status["trials"]):
+            parts += [Text(), finalists_table(status, self._signs)]
+            rows = max(1, rows - _LINES_OF_SELECTION)
         if status["trials"]:
             parts += [Text(), trials_table(status, self._signs, width, rows)]
         return Group(*parts)
@@ -187,6 +193,8 @@ class Progress:
             return f"trial {search.id} crashed and goes on from {epochs}: {search.why}"
         if self._live is not None:
             return ""
+        if before is None and search.kind == "select":
+            return f"trial {search.id} begins: trains what trial {search.config['name']} found, to select"
         if before is None:
             names = telling_settings(sweep_status(state, alive=True))
             return f"trial {search.id} begins: {described_settings(search.config, names, self._signs)}"
@@ -239,8 +247,14 @@ def _report(console: Console, status: SweepStatus, path: str) -> None:
             for lost in trial["lost_checkpoints"]:
                 console.print(Text(f"trial {trial['id']}: {lost_text(lost, status['device'])}", "yellow"))
         console.print()
+    if any(trial["kind"] == "select" for trial in status["trials"]):
+        console.print(finalists_table(status, signs))
+        console.print()
     if status["incumbent"]:
         console.print(incumbent_facts(status, signs, whole=True))
+        console.print()
+    if status["selected"]:
+        console.print(selected_facts(status["selected"], signs))
         console.print()
     console.print(account_table(status, signs))
     console.print()

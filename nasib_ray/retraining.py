@@ -12,7 +12,7 @@ from ray.tune.search import Searcher
 
 from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
-from nasib_ray.found import FoundNetwork, found_networks
+from nasib_ray.found import FoundNetwork, best_networks
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.searcher import derived_seed
@@ -85,7 +85,7 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
         from trainables.retrain import RetrainTrainable
 
         dataset = load_dataset(config.data, None if watcher is None else watcher.preparing)
-        found = found_networks(known.state, dataset)
+        found = best_networks(known.state, dataset)
         if not found:
             raise ValueError(f"{path} has found no network yet: no search has come to the end of an epoch")
         wanted = trainings(found[: plan.top], plan, config)

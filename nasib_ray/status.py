@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Literal, TypedDict
 
-from schedulers.sweep_state import LostCheckpoint, SearchRecord, SearchStatus, SweepState
+from schedulers.sweep_state import Kind, LostCheckpoint, SearchRecord, SearchStatus, SweepState
 
 SweepPhase = Literal["running", "interrupted", "finished", "failed"]
 
@@ -36,7 +36,8 @@ class TrialStatus(_Lambda):
 
     Attributes:
         id: The trial's id, also the name of its folder.
-        index: 0 for the first search, 1 for the second, ...
+        index: 0 for the first trial, 1 for the second, ...
+        kind: ``search``, or ``select``: the training of a network that a search found, at the end of the sweep.
         state: ``running`` while it holds a grant, else ``paused``, ``finished``, ``failed``, or ``not resumable``: it
             was paused, and its weights made room.
         k: The exploring policy's share in the last epoch; in (0, 1].
@@ -60,6 +61,7 @@ class TrialStatus(_Lambda):
 
     id: str
     index: int
+    kind: Kind
     state: SearchStatus
     k: float | None
     epochs: int
@@ -108,6 +110,28 @@ class IncumbentStatus(_Lambda):
     config: dict[str, Any]
 
 
+class SelectedStatus(TypedDict):
+    """The network that the selection chose, trained for a short while from scratch.
+
+    Attributes:
+        trial: Its training.
+        found_by: The search that found it.
+        epochs: Of its training.
+        val_accuracy: After the last one, on the selection split: the best of ``finalists``, so optimistic.
+        val_accuracy_stderr: Its standard error.
+        finalists: How many networks were trained to the end.
+        architecture: Names of the layers' operations, in order.
+    """
+
+    trial: str
+    found_by: str
+    epochs: int
+    val_accuracy: float
+    val_accuracy_stderr: float | None
+    finalists: int
+    architecture: list[str]
+
+
 class SweepStatus(TypedDict):
     """A sweep as JSON can hold it; device-time is in device-seconds of ``device``, times are ISO 8601 in UTC.
 
@@ -130,8 +154,9 @@ class SweepStatus(TypedDict):
         stored_bytes: What its checkpoints take.
         max_storage_bytes: What they may take; None: no bound.
         deadline: When everything must be saved, of its newest run; None: there is none.
-        trials: Every search, in the order in which they were made.
+        trials: Every trial, in the order in which they were made.
         incumbent: The best search; None before the first ranked report.
+        selected: The trained network that did best in the selection; None before there is one.
     """
 
     state: SweepPhase
@@ -153,6 +178,7 @@ class SweepStatus(TypedDict):
     deadline: str | None
     trials: list[TrialStatus]
     incumbent: IncumbentStatus | None
+    selected: SelectedStatus | None
 
 
 def sweep_status(state: SweepState, alive: bool) -> SweepStatus:
@@ -184,6 +210,7 @@ def sweep_status(state: SweepState, alive: bool) -> SweepStatus:
         "deadline": _iso(state.deadline or 0.0),
         "trials": [trial_status(state, search) for search in state.searches.values()],
         "incumbent": incumbent_status(state),
+        "selected": selected_status(state),
     }
 
 
@@ -203,6 +230,7 @@ def trial_status(state: SweepState, search: SearchRecord) -> TrialStatus:
     return {
         "id": search.id,
         "index": search.index,
+        "kind": search.kind,
         "state": search.state,
         "k": search.config.get("k"),
         "lambda": search.config.get("lambda"),
@@ -240,13 +268,30 @@ def incumbent_status(state: SweepState) -> IncumbentStatus | None:
         "k": search.config.get("k"),
         "lambda": search.config.get("lambda"),
         "epochs": metrics.get("epochs", next((at for at, value in search.curve if value == search.best_value), None)),
-        "looks": sum(len(other.curve) for other in state.searches.values()),
+        "looks": sum(len(other.curve) for other in state.searches.values() if other.kind == "search"),
         "val_accuracy": metrics.get("val_accuracy"),
         "val_accuracy_stderr": metrics.get("val_accuracy_stderr"),
         "architecture": metrics.get("architecture"),
         "metric": state.settings.get("metric"),
         "value": search.best_value,
         "config": search.config,
+    }
+
+
+def selected_status(state: SweepState) -> SelectedStatus | None:
+    """Describe the network that the selection chose, if it has."""
+    trial = state.selected
+    if trial is None:
+        return None
+    competing = [other for other in state.searches.values() if other.kind == "select" and state.counts(other)]
+    return {
+        "trial": trial.id,
+        "found_by": trial.config["name"],
+        "epochs": trial.epochs,
+        "val_accuracy": trial.curve[-1][1],
+        "val_accuracy_stderr": trial.latest.get("val_accuracy_stderr"),
+        "finalists": sum(other.state == "finished" for other in competing),
+        "architecture": list(trial.latest["architecture"]),
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from nasib_ray.deadline import check_ahead
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.results import JOURNAL, Sweep, load_sweep, sweep_exists
 from nasib_ray.searcher import StudySearcher, first_trial
+from nasib_ray.selection import finalists
 from nasib_ray.study_log import StudyLog
 from nasib_ray.tensorboard import TensorBoardLogger
 from nasib_ray.version import __version__
@@ -30,6 +32,7 @@ from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget import format_device_seconds
 from schedulers.budget_scheduler import BudgetScheduler
 from schedulers.lease import read_lease
+from schedulers.selection import WithSelection
 from schedulers.sweep_run import ClusterLostError
 from schedulers.sweep_state import SweepState
 from trainables.data_place import check_place
@@ -117,7 +120,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         from trainables.data import load_dataset
         from trainables.fits import check_fits
         from trainables.manifest import verify_checkpoint
-        from trainables.nasib import NasibTrainable
+        from trainables.sweep_trainable import SweepTrainable
 
         dataset = load_dataset(config.data, None if watcher is None else watcher.preparing)
         first = TrialSettings.from_config(first_trial(config))
@@ -136,6 +139,8 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
             searches=config.searches,
             most_searches=None if config.search.size is None else len(config.points) + config.search.size,
             full_epochs=None,
+            finalists=config.finalists,
+            finalists_of=partial(finalists, config=config, dataset=dataset),
             epochs_key="epochs",
             horizon_key="horizon",
             slice_key="slice_seconds",
@@ -148,7 +153,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         )
         if watcher is not None:
             run_config.callbacks.append(StateWatch(tune_config.scheduler, watcher.update))
-        trainable = with_resources(NasibTrainable, {name.lower(): amount for name, amount in needs.items()})
+        trainable = with_resources(SweepTrainable, {name.lower(): amount for name, amount in needs.items()})
         # What happened is in the journal, as after every other end.
         with suppress(ClusterLostError):
             Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
@@ -191,9 +196,12 @@ def check_same(config: SweepConfig, place: Place) -> Sweep | None:
 
 def allocator_of(config: SweepConfig) -> Allocator:
     """The rule that a configuration names."""
+    searching: Allocator = AsyncHalving(config.rungs, config.eta, config.continue_at_once)
     if config.allocator == "equal-share":
-        return EqualShare(config.searches)
-    return AsyncHalving(config.rungs, config.eta, config.continue_at_once)
+        searching = EqualShare(config.searches)
+    if config.finalists == 0:
+        return searching
+    return WithSelection(searching, config.selection_share, config.finalists)
 
 
 def _study_log(config: SweepConfig, place: Place) -> StudyLog | None:

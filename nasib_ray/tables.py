@@ -14,7 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from nasib_ray.status import SweepStatus, TrialStatus, single_values
+from nasib_ray.status import SelectedStatus, SweepStatus, TrialStatus, single_values
 from schedulers.sizes import format_size
 
 LABEL_WIDTH = 13
@@ -94,7 +94,7 @@ class BudgetBar:
 
 
 def trials_table(status: SweepStatus, signs: Signs, width: int, best: int) -> Table:
-    """The best trials and all that are running, the best one first.
+    """The best searches and all that are running, the best one first.
 
     Args:
         status: The sweep.
@@ -102,7 +102,7 @@ def trials_table(status: SweepStatus, signs: Signs, width: int, best: int) -> Ta
         width: Its width in characters.
         best: How many of the best trials are shown.
     """
-    ranked = _ranked(status)
+    ranked = [trial for trial in _ranked(status) if trial["kind"] == "search"]
     shown = [trial for rank, trial in enumerate(ranked) if rank < best or trial["state"] == "running"]
     wide = width >= _WIDE
     settings = telling_settings(status)[: 5 if wide else 2]
@@ -154,6 +154,45 @@ def incumbent_facts(status: SweepStatus, signs: Signs, whole: bool) -> Table:
     facts.add_row("settings", Text(described_settings(incumbent["config"], telling_settings(status), signs)))
     if incumbent["architecture"]:
         facts.add_row("architecture", Text(", ".join(incumbent["architecture"])))
+    return facts
+
+
+def finalists_table(status: SweepStatus, signs: Signs) -> Table:
+    """The networks that are trained side by side to select one, the best one first.
+
+    Args:
+        status: The sweep.
+        signs: What the console can show.
+    """
+    table = bare_table(signs)
+    for name in ("trained", "state", "found by"):
+        table.add_column(name, no_wrap=True, overflow=signs.overflow)
+    for name in ("epochs", "accuracy", "spent"):
+        table.add_column(name, justify="right", no_wrap=True, overflow=signs.overflow)
+    finalists = [trial for trial in status["trials"] if trial["kind"] == "select"]
+    for trial in sorted(finalists, key=lambda trial: -(trial["value"] or 0.0)):
+        table.add_row(
+            Text(trial["id"]),
+            Text(trial["state"], STATE_STYLES[trial["state"]]),
+            Text(trial["config"]["name"]),
+            f"{trial['epochs']}/{trial['horizon']}" if trial["horizon"] else f"{trial['epochs']}",
+            metric_value(status["metric"], trial["value"]),
+            _short_time(trial["spent_device_seconds"]),
+        )
+    return table
+
+
+def selected_facts(selected: SelectedStatus, signs: Signs) -> Table:
+    """The network that the selection chose."""
+    facts = Table.grid(padding=0)
+    facts.add_column(width=LABEL_WIDTH, min_width=LABEL_WIDTH, overflow=signs.overflow, style="bold")
+    facts.add_column(overflow="fold")
+    stderr = selected["val_accuracy_stderr"]
+    value = f"{selected['val_accuracy']:.3f}" + ("" if stderr is None else f" {signs.plus_minus} {stderr:.3f}")
+    trained = f"from scratch, {count(selected['epochs'], 'epoch')}"
+    facts.add_row("selected", Text(f"found by trial {selected['found_by']}; trained {trained}"))
+    facts.add_row("accuracy", Text.assemble((value, "bold cyan"), f" (the best of {selected['finalists']} networks)"))
+    facts.add_row("architecture", Text(", ".join(selected["architecture"])))
     return facts
 
 
@@ -241,7 +280,7 @@ def incumbent_value(status: SweepStatus, signs: Signs) -> str:
 
 def telling_settings(status: SweepStatus) -> list[str]:
     """The settings that tell trials apart: k and lambda, then the others that differ; of trainings name and seed."""
-    configs = [single_values(trial["config"]) for trial in status["trials"]]
+    configs = [single_values(trial["config"]) for trial in status["trials"] if trial["kind"] == "search"]
     if any("name" in config for config in configs):
         return ["name", "seed"]
     names = list(dict.fromkeys(name for config in configs for name in config if name != "seed"))

@@ -60,7 +60,9 @@ class TrainedNetwork:
     @property
     def multiply_adds(self) -> int:
         """For one image, of convolutions and linear layers."""
-        return int(self.trainings[0].latest["multiply_adds"])
+        from trainables.stock import count_multiply_adds
+
+        return count_multiply_adds(self.architecture)
 
 
 class TrainedStatus(TypedDict):

@@ -57,8 +57,7 @@ class SweepView:
         more_searches: Whether a new search can be had.
         pausable: Whether searches can wait; else whoever does not go on at once never will.
         horizon_told: Whether searches are told their horizon, and so can be given another one.
-        final: The same of the trials of the present selection, in place of the searches; there ``spent`` is what they
-            have held. None: there will be no selection.
+        final: The same of the trials of the present selection, in place of the searches. None: there will be none.
     """
 
     budget: float

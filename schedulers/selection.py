@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from schedulers.allocation import Allocator, Slice, SweepView
-from schedulers.allocators import EqualShare
+from schedulers.allocation import SLICE_MARGIN, Allocator, Slice, SweepView
 from schedulers.sweep_state import SearchRecord
 
 _LEAST_EPOCHS = 2
@@ -13,10 +12,10 @@ _LEAST_EPOCHS = 2
 
 
 class WithSelection(Allocator):
-    """Keeps a share of the budget until no search can go on, then lets finalists use it up in equal parts.
+    """Keeps a share of the budget until no search can go on, then has finalists use it up, all of them to one horizon.
 
-    Finalists are told a horizon that their part buys, so that each comes to the end of its annealing. A budget of which
-    the share is too small for that is spent on searches alone.
+    Every finalist first runs an epoch, by which the horizon is planned. A budget of which the share is too small for a
+    few epochs of each is spent on searches alone.
 
     Args:
         searching: The rule for the searches.
@@ -24,7 +23,7 @@ class WithSelection(Allocator):
         finalists: How many trials take part in it, at least 1.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: The share is out of range.
     """
 
     def __init__(self, searching: Allocator, share: float, finalists: int) -> None:
@@ -33,7 +32,6 @@ class WithSelection(Allocator):
         self._searching = searching
         self._share = share
         self._finalists = finalists
-        self._final = EqualShare(finalists)
 
     def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
         """Pass the searches' values on; those of finalists decide nothing before the end."""
@@ -51,11 +49,39 @@ class WithSelection(Allocator):
                 return piece
             if kept == 0 or sweep.unfinished > len(sweep.waiting):
                 return None  # Whoever still searches may yet be among the best.
-        rest = replace(final, budget=sweep.budget - sweep.spent + final.spent)
-        piece = self._final.next_slice(rest)
+        piece = _side_by_side(final)
         return None if piece is None else replace(piece, kind="select")
 
     def _worth_while(self, sweep: SweepView) -> bool:
         epoch = sweep.epoch_seconds
         part = self._share * sweep.budget / self._finalists / sweep.devices
         return epoch is not None and part >= sweep.overhead_seconds + _LEAST_EPOCHS * epoch
+
+
+def _side_by_side(final: SweepView) -> Slice | None:
+    """An epoch for each finalist, the best find first; then each to the one horizon that all of them can reach."""
+    told = [trial.horizon for trial in [*final.waiting, *final.ended] if trial.horizon is not None]
+    if not told:
+        for trial in final.waiting:
+            if trial.epochs == 0 and final.affordable(trial) >= 1:
+                return Slice(trial.id, 1, None, "measure")
+        if final.more_searches:
+            return Slice(None, 1, None, "measure") if final.affordable(None) >= 1 else None
+        if final.unfinished > len(final.waiting):
+            return None  # Whoever is at work is being measured.
+    horizon = max(told, default=0) or _common_horizon(final)
+    for trial in final.waiting:
+        epochs = min(horizon - trial.epochs, final.affordable(trial))
+        if epochs >= 1:
+            # A horizon that cannot be reached any more would leave it in the middle of its annealing.
+            return Slice(trial.id, epochs, trial.epochs + epochs, "select")
+    return None
+
+
+def _common_horizon(final: SweepView) -> int:
+    """The epochs that each finalist can do, if all do as many, with what is left."""
+    seconds = [epoch for trial in final.waiting if (epoch := final.epoch_of(trial)) is not None]
+    # What a grant holds besides epochs comes back almost whole when it ends.
+    left = final.free / final.devices - min(len(seconds), final.slots) * final.overhead_seconds
+    done = max((trial.epochs for trial in final.waiting), default=0)
+    return done + max(1, int(left / (SLICE_MARGIN * max(sum(seconds), 1e-9))))

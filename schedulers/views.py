@@ -65,6 +65,4 @@ def view_of(
     view = of_kind("search")
     if rules.finalists == 0:
         return view
-    final = of_kind("select")
-    spent = sum(spent_on(trial) for trial in state.searches.values() if trial.kind == "select" and state.counts(trial))
-    return replace(view, final=replace(final, spent=spent, more_searches=more_finalists))
+    return replace(view, final=replace(of_kind("select"), more_searches=more_finalists))

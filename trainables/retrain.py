@@ -18,7 +18,6 @@ from trainables.device import find_device
 from trainables.manifest import TRAINING, verify_checkpoint, write_manifest
 from trainables.sampling import seeded_torch, stream_seed
 from trainables.sliced import SlicedTrainable, Told, Work
-from trainables.stock import count_multiply_adds
 from trainables.supernet import build_network, count_parameters
 from trainables.training import Judgement, LabelledImages, Training, judge
 from trainables.training_settings import TrainingSettings
@@ -84,14 +83,17 @@ class NetworkTraining(Training):
             network = build_network(settings.architecture).to(device)
         network.drop_paths(settings.recipe.drop_path)
         splits = make_splits(dataset.train.labels, settings.data, settings.split_seed)
-        every = torch.arange(len(dataset.train.labels))
+        parts = {
+            "weights": splits.weights,
+            "weights and alpha": torch.cat([splits.weights, splits.alpha]).sort().values,
+            "all": torch.arange(len(dataset.train.labels)),
+        }
         self._transform = BatchTransform(dataset, settings.data, device)
         self._images, self._labels = dataset.train.images.to(device), dataset.train.labels.to(device)
-        trained_on = every if settings.trained_on == "all" else splits.weights
-        super().__init__(network, settings.recipe, self._part(trained_on), settings.seed, settings.horizon)
+        trained_on = self._part(parts[settings.trained_on])
+        super().__init__(network, settings.recipe, trained_on, settings.seed, settings.horizon)
         self._selection = self._part(splits.selection)
         self.judged: Judgement | None = None
-        self._multiply_adds = count_multiply_adds(settings.architecture)
 
     def _part(self, part: torch.Tensor) -> LabelledImages:
         return LabelledImages(self._images, self._labels, part.to(self._images.device), self._transform)
@@ -157,7 +159,6 @@ class NetworkTraining(Training):
             "test_accuracy": math.nan if selects else accuracy,
             "test_accuracy_stderr": math.nan if selects else stderr,
             "architecture": self.settings.architecture.operations,
-            "multiply_adds": self._multiply_adds,
             "epoch_seconds": self.seconds if whole else None,
         }
 

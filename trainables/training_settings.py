@@ -11,7 +11,7 @@ from pydantic import Field, InstanceOf, PlainSerializer, PlainValidator
 from trainables.architecture import Architecture
 from trainables.settings import DataSettings, PositiveFloat, PositiveInt, Precision, SearchSettings, Settings
 
-TrainedOn = Literal["weights", "all"]
+TrainedOn = Literal["weights", "weights and alpha", "all"]
 JudgedOn = Literal["selection", "test"]
 
 
@@ -112,7 +112,7 @@ class TrainingSettings(Settings):
         architecture: The network; as plain data in a configuration.
         recipe: How it is trained.
         data: What on.
-        trained_on: The part "weights" of the training images, as in a search, or "all" of them.
+        trained_on: The parts "weights" or "weights and alpha" of the training images, as in a search, or "all" of them.
         judged_on: The part "selection", after every epoch, or the "test" set, once: after the last one.
         seed: Of initial weights, order, augmentation.
         split_seed: The sweep's; the parts of the training set are drawn by it.

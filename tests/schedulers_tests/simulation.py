@@ -34,6 +34,7 @@ class World:
     max_t: int = 27
     searches: int = 8
     limit: int | None = None
+    finalists: int = 0
     seed: int = 0
 
 
@@ -77,6 +78,7 @@ class Simulation:
             full_epochs=None if world.told else world.max_t,
             searches=world.searches,
             most_searches=world.limit,
+            finalists=world.finalists,
             horizon_told=world.told,
             slice_told=world.told,
         )
@@ -144,7 +146,7 @@ class Simulation:
         piece, view = offer
         name = piece.search or f"t{len(self.trials)}"
         if piece.search is None:
-            self.core.add_search(name, {})
+            self.core.add_search(name, {}, piece.kind)
             self.trials[name] = Trial()
         share = 1.0 / (view.slots - len(busy))
         search = self.core.state.searches[name]
@@ -199,7 +201,8 @@ class Simulation:
     def begin_step(self, process: Process) -> None:
         trial = self.trials[process.trial]
         if not trial.duration:
-            trial.duration = self.world.epoch * math.exp(self.random.gauss(0, self.world.jitter))
+            half = 0.5 if self.core.state.searches[process.trial].kind == "select" else 1.0
+            trial.duration = half * self.world.epoch * math.exp(self.random.gauss(0, self.world.jitter))
         rest = trial.duration - trial.gone
         room = max(0.01 * trial.duration, process.slice_seconds - process.stepped)
         process.step, process.whole = min(rest, room), rest <= room

@@ -69,7 +69,7 @@ def test_a_network_learns_and_is_tested_once_behind_its_last_epoch(make: Make, m
     assert reports[-1]["test_accuracy"] > 0.6
     assert reports[-1]["train_loss"] < 0.5 * reports[0]["train_loss"]
     assert looks == [359]
-    assert reports[0]["multiply_adds"] > reports[0]["parameters"] > 1000
+    assert reports[0]["parameters"] > 1000
     rates = [report["learning_rate"] for report in reports]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.001)

@@ -1,0 +1,40 @@
+"""Which networks compete for being a sweep's result, and how they are trained for that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nasib_ray.config import SweepConfig
+from nasib_ray.found import found_networks
+from nasib_ray.searcher import derived_seed
+from schedulers.sweep_state import SweepState
+from trainables.data import Dataset
+from trainables.training_settings import Recipe
+
+
+def finalists(state: SweepState, config: SweepConfig, dataset: Dataset) -> list[dict[str, Any]]:
+    """The configurations of the trainings that select among the best searches' networks.
+
+    They are trained from scratch on the images that trained weights and alpha, all by one seed, and judged on the
+    selection part.
+
+    Args:
+        state: The sweep, its searches over.
+        config: Its configuration.
+        dataset: What it searched on.
+    """
+    return [
+        {
+            "name": network.trial,
+            "architecture": network.architecture.to_plain(),
+            "recipe": Recipe.of_search(network.search).model_dump(mode="json"),
+            "data": config.data.model_dump(mode="json"),
+            "trained_on": "weights and alpha",
+            "judged_on": "selection",
+            "seed": derived_seed(config.seed, "select", state.budgets),
+            "split_seed": config.seed,
+            "deterministic": network.search.deterministic,
+            "checkpoint_seconds": network.search.checkpoint_seconds,
+        }
+        for network in found_networks(state, dataset)[: config.finalists]
+    ]
