@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from nasib_ray.export import export, real_images
-from nasib_ray.networks import Network
+from nasib_ray.networks import Network, read_network
+from tests.nasib_ray_tests.conftest import Driver
 from trainables.architecture import Architecture, MacroShape
 from trainables.plain_network import plain_network
 from trainables.supernet import build_network
@@ -112,6 +113,12 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match=r"was not kept: on 61 real images its logits differ"):
         export(_network("conv3x3", "identity"), file, "onnx")
     assert file.read_text() == "an older one"
+
+
+def test_where_nothing_was_trained_it_is_said_what_would_be(driver: Driver, sweep_folder: Path) -> None:
+    driver.end()
+    with pytest.raises(ValueError, match=f"`nasib-ray retrain {sweep_folder}` trains what it found"):
+        read_network(str(sweep_folder))
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:

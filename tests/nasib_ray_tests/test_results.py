@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -10,9 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 from pyarrow import parquet
+from rich.console import Console
 
+from nasib_ray.progress import status_report
 from nasib_ray.results import load_sweep
 from schedulers.journal_replay import JournalError
+from tests.nasib_ray_tests.conftest import ARCHITECTURE, Driver
 
 
 def test_status_while_the_driver_is_at_work(driver: Any, sweep_folder: Path) -> None:
@@ -54,6 +58,7 @@ def test_status_of_trials(driver: Any, sweep_folder: Path) -> None:
         "step_memory_bytes": 50_000_000,
         "error": None,
         "lost_checkpoints": [],
+        "kind": "search",
         "config": driver.state.searches["s_00000"].config,
     }
     # The part of an epoch that it reported last has no accuracy: the newest one is that of the epoch before.
@@ -263,3 +268,43 @@ def test_reading_a_sweep_starts_neither_ray_nor_torch(driver: Any, sweep_folder:
     )
 
     assert run.stdout.strip() == "[]"
+
+
+def _train(driver: Driver, name: str, found_by: str, *values: float) -> None:
+    driver.write("search", trial=name, index=len(driver.state.searches), config={"name": found_by}, kind="select")
+    driver.grant(name, 10.0, len(values), len(values), "select")
+    driver.charge(name, "select", 3.0)
+    driver.nasib_epochs(name, *values)
+    driver.rest(name, "finished", "complete")
+
+
+def test_the_selection_is_told_beside_the_incumbent(driver: Driver, sweep_folder: Path) -> None:
+    _train(driver, "n_0", "s_00001", 0.95, 0.90)
+    _train(driver, "n_1", "s_00000", 0.70, 0.93)
+    status = load_sweep(sweep_folder).status()
+    assert status["incumbent"] is not None
+    assert status["incumbent"]["trial"] == "s_00000"
+    assert status["selected"] == {
+        "trial": "n_1",
+        "found_by": "s_00000",
+        "epochs": 2,
+        "val_accuracy": 0.93,
+        "val_accuracy_stderr": 0.0125,
+        "finalists": 2,
+        "architecture": ARCHITECTURE,
+    }
+    shown = io.StringIO()
+    status_report(Console(file=shown, width=100), load_sweep(sweep_folder))
+    said = shown.getvalue()
+    assert "found by trial s_00000; trained from scratch, 2 epochs" in said
+    assert "the best of 2 networks" in said
+
+
+def test_a_raised_budget_makes_a_new_selection(driver: Driver, sweep_folder: Path) -> None:
+    _train(driver, "n_0", "s_00001", 0.95)
+    driver.write("budget", device_seconds=500.0, text="500 cpu-seconds")
+    assert load_sweep(sweep_folder).status()["selected"] is None
+    _train(driver, "n_1", "s_00001", 0.90)
+    selected = load_sweep(sweep_folder).status()["selected"]
+    assert selected is not None
+    assert (selected["trial"], selected["finalists"]) == ("n_1", 1)

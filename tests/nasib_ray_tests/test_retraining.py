@@ -19,13 +19,15 @@ from trainables.data import load_dataset
 from trainables.settings import DataSettings
 
 SMALL = ("--set", "data.subset=300", "--set", "search.layers=2", "--set", "search.reductions=[2]")
+SELECTION = ("--set", "finalists=2", "--set", "selection_share=0.5")
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep that has found something."""
     folder = tmp_path_factory.mktemp("swept")
-    sweep = Command(folder, "sweep", DIGITS, *SMALL, "--budget", "15 cpu-seconds", "--storage", str(folder), "--name=a")
+    place = ("--budget", "35 cpu-seconds", "--storage", str(folder), "--name=a")
+    sweep = Command(folder, "sweep", DIGITS, *SMALL, *SELECTION, *place)
     assert sweep.ends() == 0, sweep.said
     return folder / "a"
 
@@ -39,11 +41,28 @@ def _finished(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
+def test_a_sweep_ends_with_a_selection(swept: Path) -> None:
+    status = load_sweep(swept).status()
+    competing = [trial for trial in status["trials"] if trial["kind"] == "select"]
+    assert [(trial["state"], trial["epochs"] == trial["horizon"]) for trial in competing] == [("finished", True)] * 2
+    assert len({trial["horizon"] for trial in competing}) == 1
+    selected = status["selected"]
+    assert selected is not None
+    assert selected["val_accuracy"] == max(trial["value"] or 0 for trial in competing)
+    assert status["spent_by_kind"]["select"] == pytest.approx(
+        sum(trial["spent_device_seconds"] for trial in competing), abs=0.1
+    )
+    assert status["incumbent"] is not None
+    assert status["incumbent"]["trial"] not in {trial["id"] for trial in competing}
+    assert status["spent_device_seconds"] <= 35
+
+
+@pytest.mark.ray
 def test_found_networks_are_trained_resumed_extended_and_exported(swept: Path, tmp_path: Path) -> None:
     spent = load_sweep(swept).status()["spent_device_seconds"]
-    nothing = Command(tmp_path, "export", str(swept), "-o", str(tmp_path / "network.onnx"))
-    assert nothing.ends() == 2
-    assert f"`nasib-ray retrain {swept}` trains what it found" in nothing.said
+    selected = Command(tmp_path, "export", str(swept), "-o", str(tmp_path / "selected.onnx"))
+    assert selected.ends() == 0, selected.said
+    assert "chosen by the sweep's selection, not retrained" in selected.said
 
     begun = Command(tmp_path, "retrain", str(swept), "--seeds", "1", "--epochs", "300")
     wait_for(lambda: reports(swept / "retrain") >= 10)
