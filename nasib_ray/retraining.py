@@ -72,6 +72,9 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
     place = Place(Place.at(path).path, plan.name)
     told: dict[str, Any] = {"retrain": plan.settings.model_dump(mode="json"), "by_budget": plan.budget is not None}
     _check_same(place, told)
+    layers = config.search.fixed.get("layers")
+    if layers is not None:
+        plan.settings.check_layers(layers)
     device: Device = known.state.settings["device"]
     if plan.budget is not None and plan.budget.device != device:
         raise ValueError(f"{path} was paid in {device.upper()} time, so the budget cannot be {plan.budget}")

@@ -33,8 +33,8 @@ def surplus(state: SweepState, bound: int, at_work: Callable[[str], bool], resul
     The older checkpoints go first, then weights, those of the worst searches before those of better ones. Searches are
     compared by their best value; whoever has none is worse than all who have one, and fewer epochs are worse where
     values are equal. A search that runs keeps its newest checkpoint, and the incumbent loses its weights after all
-    others. Nobody goes on with a search that has ended, so that its weights go before those of paused ones, unless
-    they are its result.
+    others, but for the finalists of the present selection. Nobody goes on with a search that has ended, so that its
+    weights go before those of paused ones, unless they are its result.
 
     Args:
         state: The sweep.
@@ -53,7 +53,12 @@ def surplus(state: SweepState, bound: int, at_work: Callable[[str], bool], resul
     early, late = (_weights(ended), []) if results_stay else ([], _weights(ended))
     in_order = [*_spares(ended), *early, *_spares(resting), *_spares(working), *_weights(resting), *late]
     best = state.incumbent
-    in_order.sort(key=lambda one: one.last and one.search is best)
+
+    def late_by(one: Surplus) -> int:
+        finalist = one.search.kind == "select" and state.counts(one.search)
+        return 2 * finalist + (one.search is best) if one.last else 0
+
+    in_order.sort(key=late_by)
     to_be_deleted = sum(gone.bytes for search in searches for gone in search.given_up)
     needed = state.stored_bytes - to_be_deleted + state.largest_checkpoint_bytes * len(working) - bound
     going = []

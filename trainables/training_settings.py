@@ -78,6 +78,14 @@ class RetrainSettings(Settings):
         own = {name: value for name in Recipe.model_fields if (value := getattr(self, name, None)) is not None}
         return Recipe.of_search(search).model_copy(update=own)
 
+    def check_layers(self, searched: int) -> None:
+        """Raise ValueError if ``layers`` is less than what was searched."""
+        if self.layers is not None and self.layers < searched:
+            raise ValueError(
+                f"retrain.layers = {self.layers} is less than the {searched} layers that were searched: a found "
+                "network can be made deeper, not shallower"
+            )
+
     def scaled(self, architecture: Architecture) -> Architecture:
         """The network that is trained in place of a found one.
 
@@ -87,12 +95,8 @@ class RetrainSettings(Settings):
         macro = architecture.macro
         if self.channels is not None:
             macro = replace(macro, channels=self.channels)
+        self.check_layers(macro.layers)
         layers = self.layers or macro.layers
-        if layers < macro.layers:
-            raise ValueError(
-                f"retrain.layers = {layers} is less than the {macro.layers} layers that were searched: a found network "
-                "can be made deeper, not shallower"
-            )
         # Layer l of the deeper network stands for this one of those found, both counted from 0.
         found = [layer * macro.layers // layers for layer in range(layers)]
         reductions = tuple(found.index(reduction - 1) + 1 for reduction in macro.reductions)

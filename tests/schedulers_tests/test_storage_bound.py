@@ -73,6 +73,15 @@ def test_weights_of_ended_searches_go_first_unless_they_are_the_result() -> None
     assert order(state, 0, results_stay=False) == ["s0", "s2", "s1", "s3", "s1!", "s0!", "s2!", "s3!"]
 
 
+def test_the_networks_of_the_present_selection_go_even_after_the_incumbent() -> None:
+    trained, before = record(2, "finished", 0.1, kept=1), record(3, "finished", 0.1, kept=1)
+    trained.kind = before.kind = "select"
+    trained.round = 2
+    state = sweep(record(0, "paused", 0.9, kept=1), record(1, "paused", 0.5, kept=1), trained, before)
+    state.budgets = 2
+    assert order(state, 0) == ["s3!", "s1!", "s0!", "s2!"]
+
+
 def test_the_incumbent_goes_last_whatever_its_state() -> None:
     state = sweep(record(0, "finished", 0.8, 1), record(1, "paused", 0.3, 1))
     assert order(state, 0) == ["s1!", "s0!"]
