@@ -56,5 +56,4 @@ test: $(INSTALLED)
 	  $(BIN)/pytest -m 'not ray and not slow' --basetemp="$$scratch/unit" && \
 	  $(BIN)/pytest -m 'ray and not slow' --basetemp="$$scratch/ray" && \
 	  $(BIN)/python benchmarks/faults.py --drills 8 --jobs 2 --trainables foreign told --faults $(DRILLS) && \
-	  $(BIN)/nasib-ray sweep examples/digits.yaml --budget '40 cpu-seconds' --storage "$$scratch/sweeps" --name demo && \
 	  { set +x; } 2>/dev/null && echo && echo 'All checks and tests passed.'

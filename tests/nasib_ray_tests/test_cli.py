@@ -22,7 +22,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["plan", "sweep", "search", "resume", "status", "results", "ledger"])
+@pytest.mark.parametrize(
+    "command", ["plan", "sweep", "search", "resume", "status", "results", "ledger", "retrain", "export"]
+)
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "100"}).output
     assert "Example" in shown
