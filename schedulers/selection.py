@@ -7,15 +7,22 @@ from dataclasses import replace
 from schedulers.allocation import SLICE_MARGIN, Allocator, Slice, SweepView
 from schedulers.sweep_state import SearchRecord
 
-_LEAST_EPOCHS = 2
+_LEAST_EPOCHS = 4
 """A finalist whose share buys less than so many epochs of a search tells nothing."""
+
+_AROUND_SECONDS = 5.0
+"""Wall seconds that a finalist takes around its epochs, in a process that is used again. Not what was measured: that
+changes, and the share must not come and go with it."""
+
+_MEASURED_EPOCHS = 2
+"""So many epochs of a finalist are measured, as the first one may be slow in a process that did something else."""
 
 
 class WithSelection(Allocator):
     """Keeps a share of the budget until no search can go on, then has finalists use it up, all of them to one horizon.
 
-    Every finalist first runs an epoch, by which the horizon is planned. A budget of which the share is too small for a
-    few epochs of each is spent on searches alone.
+    Every finalist first runs two epochs, by which the horizon is planned. A budget of which the share is too small for
+    a few epochs of each is spent on searches alone.
 
     Args:
         searching: The rule for the searches.
@@ -55,32 +62,34 @@ class WithSelection(Allocator):
     def _worth_while(self, sweep: SweepView) -> bool:
         epoch = sweep.epoch_seconds
         part = self._share * sweep.budget / self._finalists / sweep.devices
-        return epoch is not None and part >= sweep.overhead_seconds + _LEAST_EPOCHS * epoch
+        return epoch is not None and part >= _AROUND_SECONDS + _LEAST_EPOCHS * epoch
 
 
 def _side_by_side(final: SweepView) -> Slice | None:
-    """An epoch for each finalist, the best find first; then each to the one horizon that all of them can reach."""
+    """Some epochs for each finalist, the best find first; then each to the one horizon that all of them can reach."""
     told = [trial.horizon for trial in [*final.waiting, *final.ended] if trial.horizon is not None]
     if not told:
         for trial in final.waiting:
-            if trial.epochs == 0 and final.affordable(trial) >= 1:
-                return Slice(trial.id, 1, None, "measure")
+            if trial.epochs < _MEASURED_EPOCHS and final.affordable(trial) >= 1:
+                return Slice(trial.id, _MEASURED_EPOCHS - trial.epochs, None, "measure")
         if final.more_searches:
-            return Slice(None, 1, None, "measure") if final.affordable(None) >= 1 else None
+            return Slice(None, _MEASURED_EPOCHS, None, "measure") if final.affordable(None) >= 1 else None
         if final.unfinished > len(final.waiting):
             return None  # Whoever is at work is being measured.
-    horizon = max(told, default=0) or _common_horizon(final)
+    horizon, others_run = max(told, default=0) or _common_horizon(final), final.unfinished > len(final.waiting)
     for trial in final.waiting:
-        epochs = min(horizon - trial.epochs, final.affordable(trial))
-        if epochs >= 1:
-            # A horizon that cannot be reached any more would leave it in the middle of its annealing.
+        whole, affordable = horizon - trial.epochs, final.affordable(trial)
+        # What others do not need of their grants comes back when they end. Only then a horizon is cut that cannot be
+        # reached any more: it would leave the trial in the middle of its annealing.
+        if affordable >= whole or (affordable >= 1 and not others_run):
+            epochs = min(whole, affordable)
             return Slice(trial.id, epochs, trial.epochs + epochs, "select")
     return None
 
 
 def _common_horizon(final: SweepView) -> int:
     """The epochs that each finalist can do, if all do as many, with what is left."""
-    seconds = [epoch for trial in final.waiting if (epoch := final.epoch_of(trial)) is not None]
+    seconds = [trial.epoch_seconds[-1] for trial in final.waiting if trial.epoch_seconds]
     # What a grant holds besides epochs comes back almost whole when it ends.
     left = final.free / final.devices - min(len(seconds), final.slots) * final.overhead_seconds
     done = max((trial.epochs for trial in final.waiting), default=0)

@@ -113,15 +113,7 @@ class NetworkTraining(Training):
         self.horizon = self.settings.horizon
 
     def run_batch(self) -> None:
-        """Train on the next batch; behind the last one of an epoch, or of all, the network is judged.
-
-        Raises:
-            ValueError: The next epoch needs a horizon and none is known.
-        """
-        if self.horizon is None and self.epochs >= 1:
-            raise ValueError(
-                f"epoch {self.epochs + 1} needs a horizon: only epoch 1 can run without; set the key 'horizon'"
-            )
+        """Train on the next batch; behind the last one of an epoch, or of all, the network is judged."""
         super().run_batch()
         if not self.in_epoch:
             self.judged = self._judge()

@@ -122,7 +122,7 @@ class TrainingSettings(Settings):
         split_seed: The sweep's; the parts of the training set are drawn by it.
         deterministic: Ask CUDA for deterministic kernels.
         checkpoint_seconds: As in a search.
-        horizon: Epochs of the whole training. None: not yet known, enough for epoch 1.
+        horizon: Epochs of the whole training. None: not yet known; the learning rate stays where it is as long.
         slice_seconds: Wall seconds of stepping that are left from the first step after a set-up or reset. None: no end.
     """
 
