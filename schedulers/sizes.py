@@ -36,7 +36,8 @@ def parse_size(size: str | int) -> int:
     if unit and unit not in _BYTES:
         raise ValueError(f"{size!r} has the unknown unit {written['unit']!r} (there are {_units()}): {_RULE}")
     whole = int(number) if number.isdigit() else float(number)
-    read = math.floor(whole * _BYTES[unit or "b"])
+    # A product of floats may lie just below the whole number that was meant.
+    read = math.floor(round(whole * _BYTES[unit or "b"], 6))
     if read < 1:
         raise ValueError(f"{size!r} is less than one byte: {_RULE}")
     return read

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schedulers.sizes import format_least_size, format_size, parse_size
@@ -45,6 +45,7 @@ def test_what_is_no_size_is_refused_with_the_rule(written: Any, said: str | None
 
 
 @given(st.integers(1, 10**16))
+@example(2010)
 def test_the_least_size_that_would_do_does(size: int) -> None:
     assert size <= parse_size(format_least_size(size)) <= 1.011 * size
 
