@@ -29,7 +29,7 @@ from nasib_ray.sweep import run_sweep, versions
 def measure(budget: str, settings: list[str]) -> dict[str, Any]:
     """Run one sweep under an observer."""
     with tempfile.TemporaryDirectory() as storage, ray_for_sweep():
-        config = SweepConfig.load(None, settings, budget=budget, storage=storage, data="digits")
+        config = SweepConfig.load(None, settings, budget=budget, storage=storage, data="digits", finalists=0)
         address = ray.get_runtime_context().gcs_address
         observer = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("observer.py")), address],

@@ -77,7 +77,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as storage:
-        sweep = run_sweep(SweepConfig.load(None, options.set, budget=options.budget, storage=storage, data="digits"))
+        given = {"budget": options.budget, "storage": storage, "data": "digits", "finalists": 0}
+        sweep = run_sweep(SweepConfig.load(None, options.set, **given))
         records = read_journal(sweep.filesystem, f"{sweep.folder}/{JOURNAL}", from_start=True).records
     slots = next(record["slots"] for record in records if record["event"] == "run")
     found = waits(records, slots)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from nasib_ray.config import SweepConfig
 from schedulers.sweep_state import SearchRecord, SweepState
 from trainables.architecture import Architecture, MacroShape
 from trainables.data import Dataset
 from trainables.settings import SearchSettings, TrialSettings
+from trainables.training_settings import RetrainSettings
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,27 @@ class FoundNetwork:
     architecture: Architecture
     value: float
     search: SearchSettings
+
+    def training(self, config: SweepConfig, retrain: RetrainSettings, seed: int, **parts: Any) -> dict[str, Any]:
+        """The configuration of a trial that trains the network from scratch.
+
+        Args:
+            config: The sweep's.
+            retrain: How; its epochs are not looked at.
+            seed: Of the training.
+            **parts: ``trained_on`` and ``judged_on``, as in TrainingSettings; ``horizon``, if it is known.
+        """
+        return {
+            "name": self.trial,
+            "architecture": retrain.scaled(self.architecture).to_plain(),
+            "recipe": retrain.recipe(self.search).model_dump(mode="json"),
+            "data": config.data.model_dump(mode="json"),
+            "seed": seed,
+            "split_seed": config.seed,
+            "deterministic": self.search.deterministic,
+            "checkpoint_seconds": self.search.checkpoint_seconds,
+            **parts,
+        }
 
 
 def best_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray.tune import RunConfig, TuneConfig, Tuner, with_resources
+from ray.tune import RunConfig, TuneConfig
 from ray.tune.search import Searcher
 
 from nasib_ray.budgeted_tuner import with_budget
@@ -16,12 +15,11 @@ from nasib_ray.found import FoundNetwork, best_networks
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.searcher import derived_seed
-from nasib_ray.sweep import Place, StateWatch, Watcher, versions
+from nasib_ray.sweep import Place, Watcher, run_tuner, versions
 from nasib_ray.tables import WITHOUT_LIMIT
 from nasib_ray.tensorboard import TensorBoardLogger
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget import Budget, Device
-from schedulers.sweep_run import ClusterLostError
 from schedulers.sweep_state import SearchRecord
 from trainables.training_settings import RetrainSettings
 
@@ -111,12 +109,7 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
             verify=verify_checkpoint,
             settings={**told, "versions": versions()},
         )
-        if watcher is not None:
-            run_config.callbacks.append(StateWatch(tune_config.scheduler, watcher.update))
-        trainable = with_resources(RetrainTrainable, {name.lower(): amount for name, amount in needs.items()})
-        # What happened is in the journal, as after every other end.
-        with suppress(ClusterLostError):
-            Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
+        run_tuner(RetrainTrainable, needs, tune_config, run_config, watcher)
     return load_sweep(place.path)
 
 
@@ -136,25 +129,11 @@ def config_of(sweep: Sweep) -> SweepConfig:
 
 def trainings(networks: Sequence[FoundNetwork], plan: RetrainPlan, config: SweepConfig) -> list[dict[str, Any]]:
     """The configurations of all trainings: every network with the first seed, then with the second, ..."""
-    settings = plan.settings
-    fixed = {} if plan.budget else {"horizon": settings.epochs}
-    return [
-        {
-            "name": network.trial,
-            "architecture": settings.scaled(network.architecture).to_plain(),
-            "recipe": settings.recipe(network.search).model_dump(mode="json"),
-            "data": config.data.model_dump(mode="json"),
-            "trained_on": "all",
-            "judged_on": "test",
-            "seed": derived_seed(config.seed, "retrain", number),
-            "split_seed": config.seed,
-            "deterministic": network.search.deterministic,
-            "checkpoint_seconds": network.search.checkpoint_seconds,
-            **fixed,
-        }
-        for number in range(plan.seeds)
-        for network in networks
-    ]
+    parts: dict[str, Any] = {"trained_on": "all", "judged_on": "test"}
+    if plan.budget is None:
+        parts["horizon"] = plan.settings.epochs
+    seeds = [derived_seed(config.seed, "retrain", number) for number in range(plan.seeds)]
+    return [network.training(config, plan.settings, seed, **parts) for seed in seeds for network in networks]
 
 
 def _check_same(place: Place, told: Mapping[str, Any]) -> None:

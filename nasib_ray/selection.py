@@ -9,7 +9,7 @@ from nasib_ray.found import found_networks
 from nasib_ray.searcher import derived_seed
 from schedulers.sweep_state import SweepState
 from trainables.data import Dataset
-from trainables.training_settings import Recipe
+from trainables.training_settings import RetrainSettings
 
 
 def finalists(state: SweepState, config: SweepConfig, dataset: Dataset) -> list[dict[str, Any]]:
@@ -23,18 +23,7 @@ def finalists(state: SweepState, config: SweepConfig, dataset: Dataset) -> list[
         config: Its configuration.
         dataset: What it searched on.
     """
-    return [
-        {
-            "name": network.trial,
-            "architecture": network.architecture.to_plain(),
-            "recipe": Recipe.of_search(network.search).model_dump(mode="json"),
-            "data": config.data.model_dump(mode="json"),
-            "trained_on": "weights and alpha",
-            "judged_on": "selection",
-            "seed": derived_seed(config.seed, "select", state.budgets),
-            "split_seed": config.seed,
-            "deterministic": network.search.deterministic,
-            "checkpoint_seconds": network.search.checkpoint_seconds,
-        }
-        for network in found_networks(state, dataset)[: config.finalists]
-    ]
+    seed = derived_seed(config.seed, "select", state.budgets)
+    as_in_search, parts = RetrainSettings(), {"trained_on": "weights and alpha", "judged_on": "selection"}
+    networks = found_networks(state, dataset)[: config.finalists]
+    return [network.training(config, as_in_search, seed, **parts) for network in networks]

@@ -6,7 +6,7 @@ import platform
 import secrets
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from ray.tune import Callback, RunConfig, TuneConfig, Tuner, with_resources
+from ray.tune import Callback, RunConfig, Trainable, TuneConfig, Tuner, with_resources
 
 from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
@@ -151,13 +151,32 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
             verify=verify_checkpoint,
             settings={"config": config.to_plain(), "versions": versions()},
         )
-        if watcher is not None:
-            run_config.callbacks.append(StateWatch(tune_config.scheduler, watcher.update))
-        trainable = with_resources(SweepTrainable, {name.lower(): amount for name, amount in needs.items()})
-        # What happened is in the journal, as after every other end.
-        with suppress(ClusterLostError):
-            Tuner(trainable, tune_config=tune_config, run_config=run_config).fit()
+        run_tuner(SweepTrainable, needs, tune_config, run_config, watcher)
     return load_sweep(place.path)
+
+
+def run_tuner(
+    trainable: type[Trainable],
+    needs: Mapping[str, float],
+    tune_config: TuneConfig,
+    run_config: RunConfig,
+    watcher: Watcher | None,
+) -> None:
+    """Run a Tuner under a budget to its end; its journal tells how that was.
+
+    Args:
+        trainable: Of its trials.
+        needs: What a trial holds, by Ray's names.
+        tune_config: As ``with_budget`` made it, and ``run_config`` too.
+        run_config: Likewise.
+        watcher: Who is told how it gets on.
+    """
+    if watcher is not None:
+        run_config.callbacks.append(_Watch(tune_config.scheduler, watcher.update))
+    held = with_resources(trainable, {name.lower(): amount for name, amount in needs.items()})
+    # What happened is in the journal, as after every other end.
+    with suppress(ClusterLostError):
+        Tuner(held, tune_config=tune_config, run_config=run_config).fit()
 
 
 def check_same(config: SweepConfig, place: Place) -> Sweep | None:
@@ -225,7 +244,7 @@ def _slug(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in last) or "sweep"
 
 
-class StateWatch(Callback):  # type: ignore[misc]
+class _Watch(Callback):  # type: ignore[misc]
     """Passes the sweep's state on after every step of Tune's."""
 
     def __init__(self, scheduler: BudgetScheduler, tell: Callable[[SweepState, int], None]) -> None:

@@ -57,6 +57,7 @@ class SweepView:
         more_searches: Whether a new search can be had.
         pausable: Whether searches can wait; else whoever does not go on at once never will.
         horizon_told: Whether searches are told their horizon, and so can be given another one.
+        longest_horizon: The longest horizon that any of them was told, at work or not; None: none was told any.
         final: The same of the trials of the present selection, in place of the searches. None: there will be none.
     """
 
@@ -75,6 +76,7 @@ class SweepView:
     more_searches: bool
     pausable: bool
     horizon_told: bool
+    longest_horizon: int | None = None
     final: SweepView | None = None
 
     def epoch_of(self, search: SearchRecord | None) -> float | None:

@@ -67,8 +67,7 @@ class WithSelection(Allocator):
 
 def _side_by_side(final: SweepView) -> Slice | None:
     """Some epochs for each finalist, the best find first; then each to the one horizon that all of them can reach."""
-    told = [trial.horizon for trial in [*final.waiting, *final.ended] if trial.horizon is not None]
-    if not told:
+    if final.longest_horizon is None:
         for trial in final.waiting:
             if trial.epochs < _MEASURED_EPOCHS and final.affordable(trial) >= 1:
                 return Slice(trial.id, _MEASURED_EPOCHS - trial.epochs, None, "measure")
@@ -76,7 +75,7 @@ def _side_by_side(final: SweepView) -> Slice | None:
             return Slice(None, _MEASURED_EPOCHS, None, "measure") if final.affordable(None) >= 1 else None
         if final.unfinished > len(final.waiting):
             return None  # Whoever is at work is being measured.
-    horizon, others_run = max(told, default=0) or _common_horizon(final), final.unfinished > len(final.waiting)
+    horizon, others_run = final.longest_horizon or _common_horizon(final), final.unfinished > len(final.waiting)
     for trial in final.waiting:
         whole, affordable = horizon - trial.epochs, final.affordable(trial)
         # What others do not need of their grants comes back when they end. Only then a horizon is cut that cannot be

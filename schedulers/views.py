@@ -60,6 +60,7 @@ def view_of(
             more_searches=more_searches,
             pausable=rules.pausable,
             horizon_told=rules.horizon_told,
+            longest_horizon=max((trial.horizon for trial in trials if trial.horizon is not None), default=None),
         )
 
     view = of_kind("search")

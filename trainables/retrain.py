@@ -158,12 +158,11 @@ class NetworkTraining(Training):
         """Write the network and where its training stands into an existing folder."""
         save_tensors(self.network.state_dict(), directory / WEIGHTS)
         save_tensors(self.optimizer.momentum, directory / MOMENTUM)
-        dataset, data = self._dataset, self.settings.data
+        dataset = self._dataset
         told = {"horizon", "slice_seconds", "checkpoint_seconds"}
         described = {
             "settings": self.settings.model_dump(mode="json", exclude=told),
             "data": {
-                "name": Path(data.name).name,
                 "fingerprint": dataset.fingerprint,
                 "class_names": dataset.class_names,
                 "mean": dataset.mean,

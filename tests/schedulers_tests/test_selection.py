@@ -40,6 +40,18 @@ def test_the_finalists_come_when_no_search_can_go_on_and_all_reach_the_same_hori
     assert simulation.most <= 6000 + 1e-4
 
 
+def test_finalists_run_beside_each_other() -> None:
+    simulation = Simulation(WORLD, 6000.0, WithSelection(AsyncHalving(), 0.15, 4))
+    names = {trial.id for trial in finalists(simulation.run())}
+    begun: list[str] = []
+    for record in simulation.book.records:
+        if record["event"] == "grant" and record["trial"] in names and record["why"] == "select":
+            begun.append(record["grant"])
+        elif record["event"] == "release" and record["grant"] in begun:
+            break
+    assert len(begun) == WORLD.slots, "before the first of them came to its end"
+
+
 def test_the_best_finalist_by_its_last_value_is_selected_and_the_incumbent_stays_a_search() -> None:
     state = Simulation(WORLD, 6000.0, WithSelection(AsyncHalving(), 0.15, 4)).run()
     last = {trial.id: trial.curve[-1][1] for trial in finalists(state)}
