@@ -89,7 +89,7 @@ def _side_by_side(final: SweepView) -> Slice | None:
 def _common_horizon(final: SweepView) -> int:
     """The epochs that each finalist can do, if all do as many, with what is left."""
     seconds = [trial.epoch_seconds[-1] for trial in final.waiting if trial.epoch_seconds]
-    # What a grant holds besides epochs comes back almost whole when it ends.
-    left = final.free / final.devices - min(len(seconds), final.slots) * final.overhead_seconds
+    # Room for each: were the last one cut short for want of it, it could not be compared.
+    left = final.free / final.devices - len(seconds) * final.overhead_seconds
     done = max((trial.epochs for trial in final.waiting), default=0)
     return done + max(1, int(left / (SLICE_MARGIN * max(sum(seconds), 1e-9))))
