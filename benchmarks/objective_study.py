@@ -19,6 +19,7 @@ from trainables.architecture import Architecture, MacroShape
 from trainables.augmentation import BatchTransform
 from trainables.data import load_dataset, make_splits
 from trainables.device import device_name, settle_process
+from trainables.objective import RECALIBRATION_IMAGES
 from trainables.sampling import random_stream, seeded_torch
 from trainables.search import Search
 from trainables.settings import TrialSettings
@@ -28,7 +29,6 @@ from trainables.training import LabelledImages, Training, judge, recalibrate
 from trainables.training_settings import Recipe
 
 SPLIT_SEED = 0
-RECALIBRATION_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ class Study:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         config = {**setup.search, "data": setup.data, "split_seed": SPLIT_SEED, "horizon": setup.horizon}
+        config["objective"] = "shared-accuracy"  # All candidates are measured here.
         self._config = config
         self._base = TrialSettings.from_config(config)
         self._dataset = load_dataset(self._base.data)

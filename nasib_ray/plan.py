@@ -20,6 +20,7 @@ from schedulers.allocators import rungs_of_horizon
 from schedulers.budget import Budget, format_device_seconds
 from schedulers.ledger import KEPT_CHECKPOINTS
 from schedulers.rules import Rules
+from schedulers.selection import kept_back
 from schedulers.sizes import format_size
 from schedulers.storage_bound import told_too_small
 from trainables.memory import MemoryEstimate
@@ -112,8 +113,13 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     bound, room = config.max_storage, KEPT_CHECKPOINTS * measured.checkpoint_bytes * slots
     if bound is not None and bound < room:
         raise ValueError(told_too_small(bound, measured.checkpoint_bytes, slots))
-    horizon = planned_horizon(budget.device_seconds, boots, config.searches, slots, epoch)
-    epochs = (budget.device_seconds - boots) / epoch
+    kept = 0.0
+    if config.finalists:
+        share, finalists = config.selection_share, config.finalists
+        kept = kept_back(budget.device_seconds, share, finalists, measured.epoch_seconds, devices)
+    for_searches = budget.device_seconds - kept
+    horizon = planned_horizon(for_searches, boots, config.searches, slots, epoch)
+    epochs = (for_searches - boots) / epoch
     rungs = [] if config.allocator == "equal-share" else rungs_of_horizon(horizon, config.rungs)
     begun = max(1, round(epochs / _epochs_of_one(horizon, rungs, config.eta)))
     if config.allocator == "equal-share":

@@ -20,6 +20,8 @@ PAPER_K = 0.1
 _KEYS = keys_of(SearchSettings)
 _RANGES = ("uniform", "log_uniform", "int", "log_int")
 _CHOICES = ("choice", "grid")
+_MEASURING = ("objective", "objective_epochs")
+_SAME_FOR_ALL = "one value for the whole sweep: searches are compared by it"
 _SYNTAX = (
     "{uniform: [low, high]}, {log_uniform: [low, high]}, {int: [low, high]}, {log_int: [low, high]}, "
     "{choice: [value, ...]} or {grid: [value, ...]}"
@@ -122,6 +124,8 @@ class SearchSpace:
                 if key not in _KEYS:
                     raise Problems(unknown_key("search", key, {"search": _KEYS}))
                 kind = next(iter(value)) if isinstance(value, Mapping) and len(value) == 1 else None
+                if key in _MEASURING and kind in (*_RANGES, *_CHOICES):
+                    raise Problems(wrong_value(f"search.{key}", value, _SAME_FOR_ALL))
                 if kind in _RANGES:
                     axes[key] = _range(key, kind, value[kind])
                 elif kind in _CHOICES:
@@ -184,6 +188,8 @@ class SearchSpace:
                 if key not in _KEYS:
                     raise Problems(unknown_key(name, key, {name: _KEYS}))
                 checked[key] = _checked(f"{name}.{key}", key, value)
+                if key in _MEASURING and checked[key] != self.fixed[key]:
+                    raise Problems(wrong_value(f"{name}.{key}", value, _SAME_FOR_ALL))
                 if key in self.axes and checked[key] not in self.axes[key]:
                     allowed = f"in the range in which it is tuned, search.{key} = {json.dumps(self.axes[key].plain())}"
                     raise Problems(wrong_value(f"{name}.{key}", value, allowed))

@@ -40,7 +40,7 @@ class StudySearcher(Searcher):  # type: ignore[misc,unused-ignore]
     """
 
     def __init__(
-        self, config: SweepConfig, metric: str = "val_accuracy", mode: str = "max", log: StudyLog | None = None
+        self, config: SweepConfig, metric: str = "objective", mode: str = "max", log: StudyLog | None = None
     ) -> None:
         super().__init__(metric=metric, mode=mode)
         self._config = config

@@ -25,5 +25,7 @@ def finalists(state: SweepState, config: SweepConfig, dataset: Dataset) -> list[
     """
     seed = derived_seed(config.seed, "select", state.budgets)
     as_in_search, parts = RetrainSettings(), {"trained_on": "weights and alpha", "judged_on": "selection"}
-    networks = found_networks(state, dataset)[: config.finalists]
-    return [network.training(config, as_in_search, seed, **parts) for network in networks]
+    return [
+        network.training(config, as_in_search, seed, ranked_by=network.search.measure, **parts)
+        for network in found_networks(state, dataset)[: config.finalists]
+    ]

@@ -288,7 +288,7 @@ def selected_status(state: SweepState) -> SelectedStatus | None:
         "trial": trial.id,
         "found_by": trial.config["name"],
         "epochs": trial.epochs,
-        "val_accuracy": trial.curve[-1][1],
+        "val_accuracy": trial.latest.get("val_accuracy", trial.curve[-1][1]),
         "val_accuracy_stderr": trial.latest.get("val_accuracy_stderr"),
         "finalists": sum(other.state == "finished" for other in competing),
         "architecture": list(trial.latest["architecture"]),

@@ -38,7 +38,7 @@ from schedulers.sweep_state import SweepState
 from trainables.data_place import check_place
 from trainables.settings import TrialSettings
 
-METRIC = "val_accuracy"
+METRIC = "objective"
 
 _PACKAGES = ("ray", "torch", "optuna", "pyarrow")
 
@@ -144,6 +144,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
             epochs_key="epochs",
             horizon_key="horizon",
             slice_key="slice_seconds",
+            compare_key="compare_at",
             max_concurrent=config.max_concurrent,
             deadline=None if config.deadline is None else config.deadline.timestamp(),
             max_storage_bytes=config.max_storage,

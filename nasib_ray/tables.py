@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from nasib_ray.status import SelectedStatus, SweepStatus, TrialStatus, single_values
+from nasib_ray.status import IncumbentStatus, SelectedStatus, SweepStatus, TrialStatus, single_values
 from schedulers.sizes import format_size
 
 LABEL_WIDTH = 13
@@ -150,8 +151,11 @@ def incumbent_facts(status: SweepStatus, signs: Signs, whole: bool) -> Table:
     value, looks = incumbent_value(status, signs), count(incumbent["looks"], "look")
     label = _metric_label(status)
     name = f"{status['metric']} " if label == "value" else ""
+    looks += f"; {incumbent['config']['objective']}" if status["metric"] == "objective" else ""
     facts.add_row(label, Text.assemble(name, (value, "bold cyan"), f" (selected, optimistic: the best of {looks})"))
     facts.add_row("settings", Text(described_settings(incumbent["config"], telling_settings(status), signs)))
+    if status["metric"] == "objective" and incumbent["val_accuracy"] is not None:
+        facts.add_row("accuracy", Text(f"{_accuracy(incumbent, signs)} with shared weights"))
     if incumbent["architecture"]:
         facts.add_row("architecture", Text(", ".join(incumbent["architecture"])))
     return facts
@@ -167,16 +171,18 @@ def finalists_table(status: SweepStatus, signs: Signs) -> Table:
     table = bare_table(signs)
     for name in ("trained", "state", "found by"):
         table.add_column(name, no_wrap=True, overflow=signs.overflow)
-    for name in ("epochs", "accuracy", "spent"):
+    for name in ("epochs", _metric_label(status), "accuracy", "spent"):
         table.add_column(name, justify="right", no_wrap=True, overflow=signs.overflow)
     finalists = [trial for trial in status["trials"] if trial["kind"] == "select"]
-    for trial in sorted(finalists, key=lambda trial: -(trial["value"] or 0.0)):
+    unranked = -math.inf
+    for trial in sorted(finalists, key=lambda trial: unranked if trial["value"] is None else trial["value"])[::-1]:
         table.add_row(
             Text(trial["id"]),
             Text(trial["state"], STATE_STYLES[trial["state"]]),
             Text(trial["config"]["name"]),
             f"{trial['epochs']}/{trial['horizon']}" if trial["horizon"] else f"{trial['epochs']}",
             metric_value(status["metric"], trial["value"]),
+            metric_value("val_accuracy", trial["val_accuracy"]),
             _short_time(trial["spent_device_seconds"]),
         )
     return table
@@ -187,8 +193,7 @@ def selected_facts(selected: SelectedStatus, signs: Signs) -> Table:
     facts = Table.grid(padding=0)
     facts.add_column(width=LABEL_WIDTH, min_width=LABEL_WIDTH, overflow=signs.overflow, style="bold")
     facts.add_column(overflow="fold")
-    stderr = selected["val_accuracy_stderr"]
-    value = f"{selected['val_accuracy']:.3f}" + ("" if stderr is None else f" {signs.plus_minus} {stderr:.3f}")
+    value = _accuracy(selected, signs)
     trained = f"from scratch, {count(selected['epochs'], 'epoch')}"
     facts.add_row("selected", Text(f"found by trial {selected['found_by']}; trained {trained}"))
     facts.add_row("accuracy", Text.assemble((value, "bold cyan"), f" (the best of {selected['finalists']} networks)"))
@@ -310,6 +315,12 @@ def count(number: int, noun: str) -> str:
 def bare_table(signs: Signs) -> Table:
     """An empty table as all are here: a line under its head, no frame."""
     return Table(box=signs.head, show_edge=False, pad_edge=False, padding=_GAP, header_style="bold")
+
+
+def _accuracy(found: IncumbentStatus | SelectedStatus, signs: Signs) -> str:
+    """The accuracy on the selection split, with its standard error if it is known."""
+    error = found["val_accuracy_stderr"]
+    return f"{found['val_accuracy']:.3f}" + ("" if error is None else f" {signs.plus_minus} {error:.3f}")
 
 
 def _metric_label(status: SweepStatus) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HPARAM_METRICS = ("val_accuracy", "best_val_accuracy", "train_loss", "test_accuracy")
+HPARAM_METRICS = ("objective", "val_accuracy", "best_val_accuracy", "train_loss", "test_accuracy")
 """What TensorBoard's table of hyperparameters shows beside them, of what a trial reports."""
 
 _PIXELS = 8

@@ -144,6 +144,10 @@ class Allocator(ABC):
             value: The value; larger is better under every mode (the core turns the sign for ``min``).
         """
 
+    def for_searches(self, sweep: SweepView) -> float:
+        """The part of the budget, in device-seconds, that searches are planned with; all of it unless told."""
+        return sweep.budget
+
     @abstractmethod
     def next_slice(self, sweep: SweepView) -> Slice | None:
         """The slice that the free slot should run; called by the core at most once for each change of the sweep.

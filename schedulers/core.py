@@ -280,6 +280,9 @@ class SweepCore:
             metrics=metrics,
         )
         self._settle_training(name, float(step or 0.0))
+        beside = metrics.get("objective_seconds") or 0.0
+        if self.rules.slice_told and beside > self.state.compare_seconds:
+            self.append("timing", compare_seconds=beside)
         if not cut and seconds is not None and self.state.full_horizon is None and search.kind == "search":
             self._plan(float(seconds))
         if value is not None:
@@ -341,7 +344,8 @@ class SweepCore:
         horizon = self.rules.full_epochs
         if horizon is None:
             boots = (self.state.boot_seconds or 0.0) * self.rules.devices * self._slots
-            horizon = planned_horizon(self.state.ledger.budget, boots, self.rules.searches, self._slots, epoch)
+            budget = self._allocator.for_searches(self.view(self._slots, (), ()))
+            horizon = planned_horizon(budget, boots, self.rules.searches, self._slots, epoch)
         self.append("plan", epoch_device_seconds=epoch, full_horizon=horizon)
         logger.info("an epoch takes %.2f device-seconds; a full search has %d epochs", epoch, horizon)
 

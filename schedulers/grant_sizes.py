@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schedulers.allocation import SLICE_MARGIN, Slice, SweepView
 from schedulers.rules import Rules
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.sweep_state import Kind, SearchRecord, SweepState
 
 _ROOMY_MARGIN = 1.5
 """Where the budget is not scarce a slice may take so much longer than expected: a cut costs a pause."""
@@ -34,12 +34,17 @@ class GrantSizes:
         longest = self._state.save_seconds
         return self._rules.save_seconds if longest is None else longest * 2 + 0.5
 
-    def overhead(self, free: float, reuse: bool) -> float:
+    def comparing(self, kind: Kind) -> float:
+        """Wall seconds that a trial may step, at the end of a slice, to measure what it is compared by."""
+        return self._state.compare_seconds * SLICE_MARGIN if kind == "search" else 0.0
+
+    def overhead(self, free: float, reuse: bool, kind: Kind = "search") -> float:
         """Wall seconds of a grant besides its epochs; while only guessed, no more than half of what is free.
 
         Args:
             free: Device-seconds that the grant may have.
             reuse: Whether an idle process takes the trial, or a new one must boot.
+            kind: Of the trial.
         """
         rules, state = self._rules, self._state
         boot = rules.boot_seconds
@@ -48,7 +53,7 @@ class GrantSizes:
             boot = max(_COLD_BOOT_SECONDS, state.boot_seconds * 1.5 + 1.0)
         reset = rules.reset_seconds if state.reset_seconds is None else state.reset_seconds * 2 + 0.5
         start = reset if reuse else boot
-        whole = start + self.saving + rules.grace_seconds + _JITTER_SECONDS
+        whole = start + self.saving + rules.grace_seconds + _JITTER_SECONDS + self.comparing(kind)
         return whole if state.boot_seconds is not None else min(whole, rules.grace_seconds + free / rules.devices / 2)
 
     def size(
@@ -80,4 +85,4 @@ class GrantSizes:
         least, roomy = (view.devices * (view.overhead_seconds + expected * margin) for margin in margins)
         # Room only where the other slots find as much, or they would stand idle.
         amount = min(view.free, max(least, min(roomy, view.free / view.slots)))
-        return amount, amount / view.devices - view.overhead_seconds + _JITTER_SECONDS
+        return amount, amount / view.devices - view.overhead_seconds + _JITTER_SECONDS + self.comparing(search.kind)

@@ -45,12 +45,16 @@ class WithSelection(Allocator):
         if search.kind == "search":
             self._searching.observe(search, epochs, value)
 
+    def for_searches(self, sweep: SweepView) -> float:
+        """All but the share that is kept."""
+        return sweep.budget - self._kept(sweep)
+
     def next_slice(self, sweep: SweepView) -> Slice | None:
         """What the searching rule wants within its share; when that is over, the finalists."""
         final = sweep.final
         assert final is not None, "a selection is seen where it is announced"
         if final.searches == 0:
-            kept = self._share * sweep.budget if self._worth_while(sweep) else 0.0
+            kept = self._kept(sweep)
             searching = replace(sweep, budget=sweep.budget - kept, free=sweep.free - kept)
             if (piece := self._searching.next_slice(searching)) is not None:
                 return piece
@@ -59,10 +63,23 @@ class WithSelection(Allocator):
         piece = _side_by_side(final)
         return None if piece is None else replace(piece, kind="select")
 
-    def _worth_while(self, sweep: SweepView) -> bool:
+    def _kept(self, sweep: SweepView) -> float:
         epoch = sweep.epoch_seconds
-        part = self._share * sweep.budget / self._finalists / sweep.devices
-        return epoch is not None and part >= _AROUND_SECONDS + _LEAST_EPOCHS * epoch
+        return 0.0 if epoch is None else kept_back(sweep.budget, self._share, self._finalists, epoch, sweep.devices)
+
+
+def kept_back(budget: float, share: float, finalists: int, epoch_seconds: float, devices: float) -> float:
+    """Device-seconds of a budget that are kept for the selection; 0 if they would not buy what is worth comparing.
+
+    Args:
+        budget: Device-seconds in all.
+        share: For the selection.
+        finalists: How many trials take part in it.
+        epoch_seconds: Wall seconds of a search's epoch.
+        devices: Budgeted devices that one trial holds.
+    """
+    part = share * budget / finalists / devices
+    return share * budget if part >= _AROUND_SECONDS + _LEAST_EPOCHS * epoch_seconds else 0.0
 
 
 def _side_by_side(final: SweepView) -> Slice | None:

@@ -166,7 +166,7 @@ class SweepRun:
             self._watch.hand_over(search.id, search.grant)
         self._flush_grant()
         self.make_room()
-        return self._terms.told(piece.horizon, seconds)
+        return self._terms.told(piece.horizon, seconds, search.target)
 
     def goes_on_at_once(self, name: str) -> dict[str, Any] | None:
         """What a trial at the end of its slice is told if it keeps its process; its next grant is booked, durably."""
@@ -176,7 +176,8 @@ class SweepRun:
         if seconds is None:
             return None
         self._flush_grant()
-        return self._terms.told(self.core.state.searches[name].horizon, seconds)
+        search = self.core.state.searches[name]
+        return self._terms.told(search.horizon, seconds, search.target)
 
     def _flush_grant(self) -> None:
         """Nothing runs on a grant that is not on disk: wait for the disk, and guard the cap meanwhile."""

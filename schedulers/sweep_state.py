@@ -127,6 +127,7 @@ class SweepState:
         boot_seconds: The longest wall seconds from a booked grant to the first step of a new process.
         reset_seconds: The same for a process that was used again.
         save_seconds: The longest wall seconds that a checkpoint took.
+        compare_seconds: The longest wall seconds that a search took beside an epoch, as it was compared after it.
         largest_checkpoint_bytes: The size of the largest checkpoint so far; 0 before the first one.
         max_storage_bytes: What checkpoints may take in the newest run; None: whatever they do.
         deadline: Unix seconds of the newest run's deadline; None: it has none.
@@ -149,6 +150,7 @@ class SweepState:
     boot_seconds: float | None = None
     reset_seconds: float | None = None
     save_seconds: float | None = None
+    compare_seconds: float = 0.0
     largest_checkpoint_bytes: int = 0
     max_storage_bytes: int | None = None
     deadline: float | None = None
@@ -199,6 +201,7 @@ class SweepState:
                 self.boot_seconds = record.get("boot_seconds", self.boot_seconds)
                 self.reset_seconds = record.get("reset_seconds", self.reset_seconds)
                 self.save_seconds = record.get("save_seconds", self.save_seconds)
+                self.compare_seconds = record.get("compare_seconds", self.compare_seconds)
             case "search":
                 kind: Kind = record.get("kind", "search")
                 made = SearchRecord(record["trial"], record["index"], dict(record["config"]))

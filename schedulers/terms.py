@@ -24,7 +24,9 @@ class Terms:
         horizon_key: The config key by which a Trainable is told its horizon (epochs); None if it declares none.
         slice_key: The config key by which a Trainable is told how many seconds it may step; None if it declares
             none. One that declares it stops by itself, and on SIGTERM. If its class has a method ``go_on``, that is
-            called between two steps with both keys, and spares a pause where the same trial goes on at once.
+            called between two steps with all these keys, and spares a pause where the same trial goes on at once.
+        compare_key: The config key by which a Trainable is told after how many epochs its slice ends, so that it need
+            not measure what it is compared by before; None if it declares none.
         most_searches: How many searches the space holds, if that is known; None: there is always one more.
         finalists: How many trials take part in the selection at the end; 0: there is none. Needs an allocator that
             gives them slices, :class:`schedulers.selection.WithSelection`.
@@ -45,6 +47,7 @@ class Terms:
     epochs_key: str = "training_iteration"
     horizon_key: str | None = None
     slice_key: str | None = None
+    compare_key: str | None = None
     most_searches: int | None = None
     finalists: int = 0
     finalists_of: Callable[[SweepState], Sequence[Mapping[str, Any]]] | None = None
@@ -65,11 +68,13 @@ class Terms:
             when = datetime.fromtimestamp(self.deadline).astimezone().isoformat(" ", "seconds")
             raise ValueError(f"the deadline {when} has passed: give a later one, or none")
 
-    def told(self, horizon: int | None, slice_seconds: float) -> dict[str, Any]:
+    def told(self, horizon: int | None, slice_seconds: float, compare_at: int) -> dict[str, Any]:
         """The part of a trial's configuration that tells it of its grant."""
         told: dict[str, Any] = {}
         if self.horizon_key is not None:
             told[self.horizon_key] = horizon
         if self.slice_key is not None:
             told[self.slice_key] = slice_seconds
+        if self.compare_key is not None:
+            told[self.compare_key] = compare_at
         return told

@@ -58,7 +58,10 @@ class SearchWork(Search):
         return self.optimizer.momentum_bytes
 
     def report(self) -> dict[str, Any]:
-        """What the search measured; ``val_accuracy`` and the like are NaN where the epoch is not whole."""
+        """What the search measured; ``val_accuracy`` and the like are NaN where the epoch is not whole.
+
+        ``objective`` is NaN, too, where it was not measured, as the search is not compared there.
+        """
         epoch = None if self.in_epoch else self.position.last_epoch
         effective = self.effective_candidates()
         return {
@@ -70,6 +73,8 @@ class SearchWork(Search):
             "val_accuracy": epoch.val_accuracy if epoch else math.nan,
             "val_accuracy_stderr": epoch.val_accuracy_stderr if epoch else math.nan,
             "best_val_accuracy": self.position.best_val_accuracy,
+            "objective": epoch.objective if epoch else math.nan,
+            "objective_seconds": epoch.objective_seconds if epoch else None,
             "architecture": self.architecture().operations,
             "epoch_seconds": epoch.epoch_seconds if epoch else None,
             "alpha_entropy": self.alpha_entropy(),

@@ -45,6 +45,8 @@ class EpochResult:
         val_accuracy: Of the argmax network with shared weights, on the selection part.
         val_accuracy_stderr: Its standard error, sqrt(a (1 - a) / n) for n images.
         epoch_seconds: Wall seconds of both passes and the evaluation, over all slices.
+        objective: What the sweep maximises; NaN where it was not measured.
+        objective_seconds: Wall seconds that measuring it took besides.
     """
 
     train_loss: float
@@ -52,6 +54,8 @@ class EpochResult:
     val_accuracy: float
     val_accuracy_stderr: float
     epoch_seconds: float
+    objective: float = math.nan
+    objective_seconds: float = 0.0
 
 
 @dataclass
@@ -63,9 +67,11 @@ class Position:
         history: Every horizon that the search was told, as (batches done by then, horizon).
         last_epoch: What the last whole epoch measured.
         best_val_accuracy: Over all epochs; NaN before the first is done.
+        measuring: Whether the objective must be measured before the last epoch counts as done.
     """
 
     batches: int = 0
     history: list[tuple[int, int | None]] = field(default_factory=list)
     last_epoch: EpochResult | None = None
     best_val_accuracy: float = math.nan
+    measuring: bool = False

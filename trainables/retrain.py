@@ -17,7 +17,7 @@ from trainables.data import Dataset, make_splits
 from trainables.device import find_device
 from trainables.manifest import TRAINING, verify_checkpoint, write_manifest
 from trainables.sampling import seeded_torch, stream_seed
-from trainables.sliced import SlicedTrainable, Told, Work
+from trainables.sliced import TOLD, SlicedTrainable, Told, Work
 from trainables.supernet import build_network, count_parameters
 from trainables.training import Judgement, LabelledImages, Training, judge
 from trainables.training_settings import TrainingSettings
@@ -25,6 +25,8 @@ from trainables.training_settings import TrainingSettings
 WEIGHTS = "weights.safetensors"
 MOMENTUM = "momentum.safetensors"
 NETWORK = "network.json"
+
+_APART = {*TOLD, "checkpoint_seconds"}
 
 
 class RetrainTrainable(SlicedTrainable):
@@ -150,18 +152,23 @@ class NetworkTraining(Training):
             "val_accuracy_stderr": stderr if selects else math.nan,
             "test_accuracy": math.nan if selects else accuracy,
             "test_accuracy_stderr": math.nan if selects else stderr,
+            "objective": self._objective() if whole and selects else math.nan,
             "architecture": self.settings.architecture.operations,
             "epoch_seconds": self.seconds if whole else None,
         }
+
+    def _objective(self) -> float:
+        if self.judged is None:
+            return math.nan
+        return self.judged.accuracy if self.settings.ranked_by == "accuracy" else -self.judged.loss
 
     def save(self, directory: Path) -> None:
         """Write the network and where its training stands into an existing folder."""
         save_tensors(self.network.state_dict(), directory / WEIGHTS)
         save_tensors(self.optimizer.momentum, directory / MOMENTUM)
         dataset = self._dataset
-        told = {"horizon", "slice_seconds", "checkpoint_seconds"}
         described = {
-            "settings": self.settings.model_dump(mode="json", exclude=told),
+            "settings": self.settings.model_dump(mode="json", exclude=_APART),
             "data": {
                 "fingerprint": dataset.fingerprint,
                 "class_names": dataset.class_names,
@@ -188,7 +195,7 @@ class NetworkTraining(Training):
         if verify_checkpoint(directory) != TRAINING:
             raise ValueError(f"{directory} is the checkpoint of a search, not of a network's training")
         saved: dict[str, Any] = json.loads((directory / NETWORK).read_text(encoding="utf-8"))
-        own = self.settings.model_dump(mode="json", exclude={"horizon", "slice_seconds", "checkpoint_seconds"})
+        own = self.settings.model_dump(mode="json", exclude=_APART)
         apart = {"data"}  # They may lie elsewhere now; what they hold is told by their fingerprint.
         differing = [key for key in own if key not in apart and saved["settings"].get(key) != own[key]]
         if saved["data"]["fingerprint"] != self._dataset.fingerprint:

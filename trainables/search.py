@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Generator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from trainables.architecture import Architecture
 from trainables.data import BatchTransform, Dataset, make_splits
 from trainables.epoch_plan import Phase, PlannedBatch, plan_epoch
 from trainables.momentum_sgd import MomentumSGD
+from trainables.objective import measure_objective
 from trainables.position import EpochResult, EpochTotals, Position
 from trainables.sampling import (
     Sampler,
@@ -28,6 +31,8 @@ from trainables.schedule import Schedule, cosine_learning_rate, exploration_prob
 from trainables.search_step import architecture_step, count_correct, weight_step
 from trainables.settings import TrialSettings
 from trainables.supernet import Supernet
+from trainables.training import LabelledImages
+from trainables.training_settings import Recipe
 
 
 class Search:
@@ -102,6 +107,8 @@ class Search:
         self.position = Position()
         self.totals = EpochTotals.zero(device)
         self._orders: tuple[int, dict[Phase, Tensor]] | None = None
+        self._measurement: Generator[None, None, float] | None = None
+        self._measuring_seconds = 0.0
         self.tell_horizon()
 
     def tell_horizon(self) -> None:
@@ -113,13 +120,13 @@ class Search:
 
     @property
     def epochs(self) -> int:
-        """Whole epochs done."""
-        return self.position.batches // len(self.plan)
+        """Whole epochs done, the objective measured where that is due."""
+        return self.position.batches // len(self.plan) - self.position.measuring
 
     @property
     def in_epoch(self) -> bool:
         """Whether an epoch has begun and not ended."""
-        return self.position.batches % len(self.plan) > 0
+        return self.position.measuring or self.position.batches % len(self.plan) > 0
 
     @property
     def current_epoch(self) -> int:
@@ -158,11 +165,14 @@ class Search:
         return len(self.plan)
 
     def run_batch(self) -> None:
-        """Do the next batch of the epoch's plan, whichever pass it belongs to.
+        """Do the next batch of the epoch's plan, whichever pass it belongs to, or of measuring the objective.
 
         Raises:
             ValueError: The next epoch needs a horizon and none is known.
         """
+        if self.position.measuring:
+            self._measure_further()
+            return
         assert not self.finished, f"the search has done its {self.epochs} epochs"
         self.schedule.clock(self.epochs + 1)  # Raises before anything of the epoch is done.
         started = time.perf_counter()
@@ -177,7 +187,7 @@ class Search:
                 self._architecture_batch(batch)
             else:
                 self._selection_batch(batch)
-        epoch_ends = not self.in_epoch
+        epoch_ends = self.position.batches % len(self.plan) == 0
         correct = int(self.totals.correct) if epoch_ends else 0  # Waits for the device, so that the time is all of it.
         self.totals.seconds += time.perf_counter() - started
         if epoch_ends:
@@ -255,16 +265,51 @@ class Search:
     def _end_epoch(self, correct: int) -> None:
         weights, alpha, selection = (len(part) for part in self._parts.values())
         accuracy = correct / selection
+        shared = self.settings.search.objective == "shared-accuracy"
         self.position.last_epoch = EpochResult(
             train_loss=float(self.totals.weight_loss) / weights,
             architecture_loss=float(self.totals.alpha_loss) / alpha,
             val_accuracy=accuracy,
             val_accuracy_stderr=math.sqrt(accuracy * (1 - accuracy) / selection),
             epoch_seconds=self.totals.seconds,
+            objective=accuracy if shared else math.nan,
         )
         if not accuracy <= self.position.best_val_accuracy:
             self.position.best_val_accuracy = accuracy
         self.totals = EpochTotals.zero(self._device)
+        self.position.measuring = not shared and self._compared(self.current_epoch)
+
+    def _compared(self, epochs: int) -> bool:
+        """Whether the search will be compared with others after so many epochs."""
+        at, horizon = self.settings.compare_at, self.schedule.horizon
+        return at is None or epochs >= at or (horizon is not None and epochs >= horizon)
+
+    def _measure_further(self) -> None:
+        """Do the next batch of measuring the objective; after a load it begins anew."""
+        began, search, epoch = time.perf_counter(), self.settings.search, self.position.last_epoch
+        assert epoch is not None, "the objective is measured after an epoch"
+        if self._measurement is None:
+            self._measuring_seconds = 0.0
+            self._measurement = measure_objective(
+                search.objective,
+                self.supernet,
+                self.architecture(),
+                Recipe.of_search(search),
+                weights=self._part(Phase.WEIGHTS),
+                selection=self._part(Phase.SELECTION),
+                seed=stream_seed(self.settings.seed, "objective", self.current_epoch),
+                epochs=search.objective_epochs,
+            )
+        try:
+            next(self._measurement)
+        except StopIteration as end:
+            self._measurement, self.position.measuring = None, False
+            taken = self._measuring_seconds + time.perf_counter() - began
+            self.position.last_epoch = replace(epoch, objective=end.value, objective_seconds=taken)
+        self._measuring_seconds += time.perf_counter() - began
+
+    def _part(self, phase: Phase) -> LabelledImages:
+        return LabelledImages(self._images, self._labels, self._order(phase), self._transform)
 
 
 def _fingerprint(*parts: Tensor) -> str:

@@ -25,6 +25,16 @@ Alternate = Literal["epoch", "step"]
 BatchNormPlace = Literal["candidate", "layer"]
 PairScale = Literal["sum", "mean"]
 Precision = Literal["float32", "bfloat16"]
+Measure = Literal["accuracy", "likelihood"]
+Objective = Literal[
+    "shared-accuracy",
+    "recalibrated-accuracy",
+    "recalibrated-likelihood",
+    "fine-tuned-accuracy",
+    "fine-tuned-likelihood",
+    "trained-accuracy",
+    "trained-likelihood",
+]
 
 
 class Settings(BaseModel):
@@ -90,6 +100,11 @@ class SearchSettings(Settings):
         priors: Initial alpha of candidates by name; 0 where none is given.
         precision: Of convolutions and their outputs; weights, batch statistics and losses are "float32" in any case.
             "bfloat16" is meant for GPUs that compute in it.
+        objective: What a sweep maximises, measured on the selection part where searches are compared: the "accuracy" of
+            the preferred network, or its "likelihood" (mean log-probability of the right class, in nats), with
+            "shared" weights, with batch norms "recalibrated" for it, "fine-tuned" from the shared weights, or
+            "trained" alone.
+        objective_epochs: Epochs of the fine-tuning or training for it.
         deterministic: Ask CUDA for deterministic kernels.
         checkpoint_seconds: A checkpoint is asked for at the end of the first epoch so long after the last one; later,
             up to ten times so long, where saving would take more than 2% of the time.
@@ -117,8 +132,15 @@ class SearchSettings(Settings):
     alpha_learning_rate: PositiveFloat = 0.01
     priors: dict[str, FiniteFloat] = Field(default_factory=dict)
     precision: Precision = "float32"
+    objective: Objective = "fine-tuned-likelihood"
+    objective_epochs: PositiveInt = 1
     deterministic: bool = False
     checkpoint_seconds: float = Field(default=60.0, ge=0)
+
+    @property
+    def measure(self) -> Measure:
+        """What the objective is: "accuracy" or "likelihood"."""
+        return "accuracy" if self.objective.endswith("accuracy") else "likelihood"
 
     @property
     def candidate_names(self) -> tuple[str, ...]:
@@ -154,6 +176,8 @@ class TrialSettings(Settings):
         split_seed: The sweep's; the three parts of the training set are drawn by it.
         horizon: Epochs that the search may expect over its whole life. None: not yet known, enough for epoch 1.
         slice_seconds: Wall seconds of stepping that are left from the first step after a set-up or reset. None: no end.
+        compare_at: Epochs after which the search will be compared with others: from there on, and at its end, the
+            objective is measured. None: after each one.
     """
 
     search: SearchSettings
@@ -162,6 +186,7 @@ class TrialSettings(Settings):
     split_seed: int = 0
     horizon: PositiveInt | None = None
     slice_seconds: PositiveFloat | None = None
+    compare_at: PositiveInt | None = None
 
     @property
     def deterministic(self) -> bool:

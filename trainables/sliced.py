@@ -28,6 +28,10 @@ LONGEST_UNSAVED = 10
 """How many times ``checkpoint_seconds`` a trial goes on at most without a checkpoint, to keep to that share."""
 
 
+TOLD = ("horizon", "slice_seconds", "compare_at")
+"""What a trial is told with each slice: no part of what it is."""
+
+
 class Told(Protocol):
     """The settings of a trial, as far as all kinds of work have them."""
 
@@ -46,6 +50,10 @@ class Told(Protocol):
     @property
     def slice_seconds(self) -> float | None:
         """Wall seconds that it may step."""
+
+    @property
+    def compare_at(self) -> int | None:
+        """Epochs after which it will be compared with others."""
 
     @property
     def deterministic(self) -> bool:
@@ -238,7 +246,7 @@ class SlicedTrainable(Trainable):  # type: ignore[misc]
         """Take another horizon and slice between two steps, without being paused, saved and reset for it.
 
         Args:
-            told: ``horizon`` and ``slice_seconds``, as in the configuration.
+            told: ``horizon``, ``slice_seconds`` and ``compare_at``, as in the configuration.
         """
         self._settings = self._settings.model_copy(update=told)
         self.work.settings = self._settings
@@ -255,7 +263,7 @@ class SlicedTrainable(Trainable):  # type: ignore[misc]
             "batches": work.batches,
             "horizon": work.settings.horizon,
             **work.report(),
-            "epoch_fraction": work.batches % work.batches_per_epoch / work.batches_per_epoch if cut else 1.0,
+            "epoch_fraction": work.batches / work.batches_per_epoch - work.epochs if cut else 1.0,
             "cut": cut,
             "interrupted": interrupted,
             "memory_bytes": memory,
@@ -303,7 +311,7 @@ class SlicedTrainable(Trainable):  # type: ignore[misc]
 
     def _is_state_of(self, left: Work, checkpoint: Path) -> bool:
         """Whether a checkpoint holds just what work that was left in memory is."""
-        told = {"horizon", "slice_seconds"}
+        told = set(TOLD)
         if type(left.settings) is not type(self._settings):
             return False
         if left.settings.model_dump(exclude=told) != self._settings.model_dump(exclude=told):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, InstanceOf, PlainSerializer, PlainValidator
 
 from trainables.architecture import Architecture
-from trainables.settings import DataSettings, PositiveFloat, PositiveInt, Precision, SearchSettings, Settings
+from trainables.settings import DataSettings, Measure, PositiveFloat, PositiveInt, Precision, SearchSettings, Settings
 
 TrainedOn = Literal["weights", "weights and alpha", "all"]
 JudgedOn = Literal["selection", "test"]
@@ -118,12 +118,14 @@ class TrainingSettings(Settings):
         data: What on.
         trained_on: The parts "weights" or "weights and alpha" of the training images, as in a search, or "all" of them.
         judged_on: The part "selection", after every epoch, or the "test" set, once: after the last one.
+        ranked_by: Of what the network does on the selection part, that which is reported as the objective.
         seed: Of initial weights, order, augmentation.
         split_seed: The sweep's; the parts of the training set are drawn by it.
         deterministic: Ask CUDA for deterministic kernels.
         checkpoint_seconds: As in a search.
         horizon: Epochs of the whole training. None: not yet known; the learning rate stays where it is as long.
         slice_seconds: Wall seconds of stepping that are left from the first step after a set-up or reset. None: no end.
+        compare_at: Epochs after which the training will be compared with others. It is judged after each one.
     """
 
     name: str = ""
@@ -134,12 +136,14 @@ class TrainingSettings(Settings):
     data: DataSettings = DataSettings()
     trained_on: TrainedOn = "all"
     judged_on: JudgedOn = "test"
+    ranked_by: Measure = "accuracy"
     seed: int = 0
     split_seed: int = 0
     deterministic: bool = False
     checkpoint_seconds: float = Field(default=60.0, ge=0)
     horizon: PositiveInt | None = None
     slice_seconds: PositiveFloat | None = None
+    compare_at: PositiveInt | None = None
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TrainingSettings:

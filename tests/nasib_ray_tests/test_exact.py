@@ -45,8 +45,10 @@ def state_in(folder: Path) -> dict[str, Any]:
     files = json.loads((folder / MANIFEST).read_text())["files"]
     search = json.loads((folder / "search.json").read_text())
     del search["totals"]["seconds"]
-    if search["position"]["last_epoch"]:
-        del search["position"]["last_epoch"]["epoch_seconds"]
+    # Where it was measured is decided from outside; its values are compared apart.
+    for measured in ("epoch_seconds", "objective", "objective_seconds"):
+        (search["position"]["last_epoch"] or {}).pop(measured, None)
+    del search["position"]["measuring"]
     # As text, for NaN differs from itself.
     return {name: entry["sha256"] for name, entry in files.items() if name != "search.json"} | {
         name: json.dumps(part) for name, part in search.items()
@@ -59,24 +61,24 @@ def replay(
     """A search from its first batch in this process, told its horizons when it was told them.
 
     Returns:
-        The search after so many batches, and the accuracy after each whole epoch.
+        The search after so many batches, and the objective after each whole epoch.
     """
     settings = TrialSettings.from_config(config)
-    search, accuracy = Search(settings, dataset, torch.device("cpu")), dict[int, float]()
+    search, objective = Search(settings, dataset, torch.device("cpu")), dict[int, float]()
 
     def advance(until: int) -> None:
-        while search.position.batches < until:
+        while search.position.batches < until or search.position.measuring:
             search.run_batch()
             if not search.in_epoch:
                 assert search.position.last_epoch is not None
-                accuracy[search.epochs] = search.position.last_epoch.val_accuracy
+                objective[search.epochs] = search.position.last_epoch.objective
 
     for at, horizon in history:
         advance(at)
         search.settings = settings.model_copy(update={"horizon": horizon})
         search.tell_horizon()
     advance(batches)
-    return search, accuracy
+    return search, objective
 
 
 def check_bits(path: Path, tmp_path: Path) -> dict[str, list[tuple[int, int | None]]]:
@@ -90,7 +92,7 @@ def check_bits(path: Path, tmp_path: Path) -> dict[str, list[tuple[int, int | No
         folder = path / search.checkpoints[-1].path
         position = json.loads((folder / "search.json").read_text())["position"]
         histories[name] = [(batches, horizon) for batches, horizon in position["history"]]
-        again, accuracy = replay(search.config, dataset, histories[name], position["batches"])
+        again, objective = replay(search.config, dataset, histories[name], position["batches"])
         made = tmp_path / f"again-{name}"
         made.mkdir()
         save_search(again, made)
@@ -103,7 +105,9 @@ def check_bits(path: Path, tmp_path: Path) -> dict[str, list[tuple[int, int | No
             for record in records
             if record["event"] == "report" and record["trial"] == name and record["value"] is not None
         }
-        assert {epochs: told[epochs] for epochs in accuracy} == accuracy, f"trial {name} reported something else"
+        compared = {epochs: value for epochs, value in told.items() if epochs in objective}
+        assert compared, f"trial {name} was never compared"
+        assert compared == {epochs: objective[epochs] for epochs in compared}, f"trial {name} reported something else"
     return histories
 
 

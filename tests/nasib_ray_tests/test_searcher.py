@@ -283,15 +283,15 @@ def test_the_study_log_follows_a_sweep_over_two_runs(tmp_path: Path) -> None:
         suggested = first.suggest(f"t{index}")
         assert isinstance(suggested, dict)
         searches.append(record(index, suggested, "running"))
-        first.on_trial_result(f"t{index}", {"epochs": 1, "val_accuracy": 0.1 * index, "horizon": 2})
-    first.on_trial_result("t0", {"epochs": 1, "val_accuracy": float("nan"), "cut": True})
-    first.on_trial_complete("t0", {"epochs": 2, "val_accuracy": 0.8, "horizon": 2})
+        first.on_trial_result(f"t{index}", {"epochs": 1, "objective": 0.1 * index, "horizon": 2})
+    first.on_trial_result("t0", {"epochs": 1, "objective": float("nan"), "cut": True})
+    first.on_trial_complete("t0", {"epochs": 2, "objective": 0.8, "horizon": 2})
     first.on_trial_complete("t1", error=True)
     first.on_trial_complete("t2", None)
 
     second = StudySearcher(config, log=StudyLog(tmp_path / "sweep"))
-    second.on_trial_result("t0", {"epochs": 3, "val_accuracy": 0.9, "horizon": 4})
-    second.on_trial_result("t2", {"epochs": 2, "val_accuracy": 0.7, "horizon": 4})
+    second.on_trial_result("t0", {"epochs": 3, "objective": 0.9, "horizon": 4})
+    second.on_trial_result("t2", {"epochs": 2, "objective": 0.7, "horizon": 4})
     second.see(searches)
     second.suggest("t3")
 
@@ -308,7 +308,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: pyte
     for _ in range(2):
         searcher.see([])
         assert isinstance(searcher.suggest("t0"), dict)
-        searcher.on_trial_result("t0", {"epochs": 1, "val_accuracy": 0.5, "horizon": 2})
+        searcher.on_trial_result("t0", {"epochs": 1, "objective": 0.5, "horizon": 2})
     warned = [entry for entry in caplog.records if entry.name == "nasib_ray.study_log"]
     assert len(warned) == 1
     assert "optuna.log is not written any further" in warned[0].getMessage()

@@ -94,6 +94,22 @@ class TestEnforcement:
         assert amount == 250.0, "a quarter of the budget while nobody knows the length of an epoch"
         assert 2.0 <= left < 1.5 * 10.0 + 10.0
 
+    def test_a_grant_has_room_for_what_a_search_measures_where_it_is_compared(self) -> None:
+        stepping, amounts = [], []
+        for beside in (0.0, 40.0):
+            sweep = Sweep(budget=10_000.0, slice_told=True, horizon_told=True)
+            sweep.start(epochs=1, horizon=None)
+            sweep.hold(10.0 + beside)
+            sweep.report(1, seconds=10.0 + beside, epoch_seconds=10.0, objective_seconds=beside)
+            assert sweep.state.compare_seconds == beside
+            assert sweep.state.epoch_device_seconds == 10.0
+            told = sweep.core.keep_slot("a", 1, ["a"])
+            assert told is not None
+            stepping.append(told)
+            amounts.append(sweep.state.ledger.granted)
+        assert stepping[1] - stepping[0] == pytest.approx(44.0)
+        assert amounts[1] - amounts[0] == pytest.approx(44.0)
+
     def test_a_trial_that_stops_by_itself_is_not_stopped_for_its_slowest_step(self) -> None:
         sweep = Sweep(slice_told=True, full_epochs=100)
         sweep.start(epochs=50)

@@ -40,6 +40,14 @@ def test_the_finalists_come_when_no_search_can_go_on_and_all_reach_the_same_hori
     assert simulation.most <= 6000 + 1e-4
 
 
+def test_full_searches_are_planned_with_what_the_selection_leaves() -> None:
+    horizons = [
+        Simulation(WORLD, 6000.0, allocator).run().full_horizon or 0
+        for allocator in (AsyncHalving(), WithSelection(AsyncHalving(), 0.5, 4))
+    ]
+    assert horizons[1] == pytest.approx(horizons[0] / 2, abs=1)
+
+
 def test_finalists_run_beside_each_other() -> None:
     simulation = Simulation(WORLD, 6000.0, WithSelection(AsyncHalving(), 0.15, 4))
     names = {trial.id for trial in finalists(simulation.run())}

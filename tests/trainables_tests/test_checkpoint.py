@@ -40,21 +40,21 @@ def state_of(directory: Path) -> dict[str, Any]:
 
 
 def test_what_is_loaded_is_what_was_saved_and_goes_on_alike(make_search: Callable[..., Search], tmp_path: Path) -> None:
-    whole = make_search(seed=4)
+    whole = make_search(seed=4, objective="shared-accuracy")
     for cut in (3, 8, 9, 10, 14, 21):  # In each pass, at an epoch's end, and right behind it.
         _advance(whole, cut - whole.position.batches)
         saved, again = tmp_path / f"saved {cut}", tmp_path / f"again {cut}"
         saved.mkdir()
         again.mkdir()
         save_search(whole, saved)
-        other = make_search(seed=4)
+        other = make_search(seed=4, objective="shared-accuracy")
         load_search(other, saved)
         save_search(other, again)
         assert state_of(again) == state_of(saved)
         expected, got = tmp_path / f"expected {cut}", tmp_path / f"got {cut}"
         expected.mkdir()
         got.mkdir()
-        save_search(_advance(make_search(seed=4), cut + 7), expected)
+        save_search(_advance(make_search(seed=4, objective="shared-accuracy"), cut + 7), expected)
         save_search(_advance(other, 7), got)
         assert state_of(got) == state_of(expected)
 

@@ -129,7 +129,7 @@ def test_a_horizon_that_is_already_past_finishes_the_search_at_the_epochs_end(
 
 
 def test_without_a_horizon_there_is_one_epoch_and_it_is_that_of_any_horizon(make_search: Callable[..., Search]) -> None:
-    search = make_search(horizon=None)
+    search = make_search(horizon=None, objective="shared-accuracy")
     for _ in search.plan:
         search.run_batch()
     assert not search.finished

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from tests.trainables_tests.ends import state_of
+from trainables.epoch_plan import Phase
+from trainables.nasib import NasibTrainable
+from trainables.search import Search
+from trainables.settings import Objective
+from trainables.supernet import network_with_shared_weights
+from trainables.training import Training, judge
+from trainables.training_settings import Recipe
+
+Make = Callable[..., NasibTrainable]
+
+
+def _run(search: Search) -> Search:
+    while not search.finished:
+        search.run_batch()
+    return search
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_what_is_measured_is_a_function_of_the_search_and_changes_nothing_of_it(
+    make: Make, tmp_path: Path, objective: str
+) -> None:
+    measured = make(seed=5, horizon=2, objective=objective)
+    reports = [measured.step() for _ in range(2)]
+    again = make(seed=5, horizon=2, objective=objective)
+    assert [again.step()["objective"] for _ in range(2)] == [report["objective"] for report in reports]
+    for report in reports:
+        assert (0 <= report["objective"] <= 1) if objective.endswith("accuracy") else report["objective"] < 0
+        assert (report["objective_seconds"] > 0) == (objective != "shared-accuracy")
+        if objective == "shared-accuracy":
+            assert report["objective"] == report["val_accuracy"]
+    without = make(seed=5, horizon=2, objective="shared-accuracy")
+    for _ in range(2):
+        without.step()
+    one, other = state_of(measured, tmp_path / "one"), state_of(without, tmp_path / "other")
+    assert {name: one[name] for name in one if name != "search"} == {
+        name: other[name] for name in other if name != "search"
+    }
+
+
+def test_a_fine_tuned_likelihood_is_that_of_the_network_after_one_more_epoch_alone(
+    make_search: Callable[..., Search],
+) -> None:
+    search = _run(make_search(seed=1, horizon=2, objective="fine-tuned-likelihood"))
+    network = network_with_shared_weights(search.supernet, search.architecture())
+    recipe = Recipe.of_search(search.settings.search)
+    Training(network, recipe, search._part(Phase.WEIGHTS), seed=0, horizon=1).run()
+    by_hand = -judge(network, search._part(Phase.SELECTION), 32).loss
+    assert search.position.last_epoch is not None
+    # Another order of the images.
+    assert search.position.last_epoch.objective == pytest.approx(by_hand, abs=0.15)
+    shared = -judge(
+        network_with_shared_weights(search.supernet, search.architecture()), search._part(Phase.SELECTION), 32
+    ).loss
+    assert search.position.last_epoch.objective > shared
+
+
+def test_a_trained_network_owes_nothing_to_the_shared_weights(make_search: Callable[..., Search]) -> None:
+    search = make_search(seed=1, horizon=1, objective="trained-likelihood", objective_epochs=2)
+    while not search.position.measuring:
+        search.run_batch()
+    with torch.no_grad():
+        for weight in search.supernet.parameters():
+            weight.fill_(math.nan)
+    assert search.position.last_epoch is not None
+    _run(search)
+    assert -3 < search.position.last_epoch.objective < 0
+
+
+def test_it_is_measured_where_searches_are_compared_and_at_the_end(make: Make) -> None:
+    trainable = make(horizon=5, compare_at=2)
+    measured = [not math.isnan(trainable.step()["objective"]) for _ in range(2)]
+    trainable.go_on({"horizon": 5, "slice_seconds": None, "compare_at": 7})
+    measured += [not math.isnan(trainable.step()["objective"]) for _ in range(3)]
+    assert measured == [False, True, False, False, True]
+
+
+def test_an_epoch_ends_with_the_measurement_and_one_that_was_left_off_begins_anew(
+    make: Make, small_config: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = make(seed=2, compare_at=1).step()
+    trainable = make(seed=2, compare_at=1, slice_seconds=1e-6)
+    for _ in range(12):
+        report = trainable.step()
+    assert (report["epochs"], report["batches"], report["epoch_fraction"], report["cut"]) == (0, 10, 1.0, True)
+    assert math.isnan(report["objective"])
+    assert not report["done"]
+    trainable.save(str(tmp_path / "cut"))
+    other = make(seed=2, compare_at=1)
+    other.restore(str(tmp_path / "cut"))
+    report = other.step()
+    assert (report["epochs"], report["batches"], report["cut"]) == (1, 10, False)
+    for key in ("objective", "val_accuracy", "train_loss", "architecture"):
+        assert report[key] == whole[key], key

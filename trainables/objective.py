@@ -1,0 +1,63 @@
+"""What a sweep maximises: what little work says of the network that a search prefers now."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from trainables.architecture import Architecture
+from trainables.sampling import seeded_torch
+from trainables.settings import Objective
+from trainables.supernet import Supernet, build_network, network_with_shared_weights
+from trainables.training import LabelledImages, Training, judge, recalibrate
+from trainables.training_settings import Recipe
+
+RECALIBRATION_IMAGES = 2000
+"""Images that statistics of batch norms are taken from."""
+
+
+def measure_objective(
+    objective: Objective,
+    supernet: Supernet,
+    architecture: Architecture,
+    recipe: Recipe,
+    *,
+    weights: LabelledImages,
+    selection: LabelledImages,
+    seed: int,
+    epochs: int,
+) -> Generator[None, None, float]:
+    """Judge a network on the selection part after recalibrating it, training it further, or training it alone.
+
+    A function of its arguments: nothing of the supernet is changed. It gives way after every batch, so that whoever
+    runs it can leave it off; what was done is then lost.
+
+    Args:
+        objective: What to measure, but "shared-accuracy", which is measured without further work.
+        supernet: Whose weights are copied.
+        architecture: The network.
+        recipe: How it is trained: the whole cosine, over ``epochs``.
+        weights: What it is trained on, or its batch norms take their statistics from.
+        selection: What it is judged on.
+        seed: Of initial weights, order, augmentation.
+        epochs: Of the training.
+
+    Returns:
+        Accuracy in [0, 1], or the mean over images of the log-probability of the right class, in nats.
+    """
+    work, _, measure = objective.rpartition("-")
+    assert work != "shared", "the accuracy with shared weights needs no work"
+    with seeded_torch(seed):
+        if work == "trained":
+            network = build_network(architecture).to(weights.images.device)
+        else:
+            network = network_with_shared_weights(supernet, architecture)
+    if work == "recalibrated":
+        recalibrate(network, weights, recipe.batch_size, RECALIBRATION_IMAGES)
+        yield
+    else:
+        training = Training(network, recipe, weights, seed, epochs)
+        while not training.finished:
+            training.run_batch()
+            yield
+    judged = judge(network, selection, 4 * recipe.batch_size, recipe.precision)
+    return judged.accuracy if measure == "accuracy" else -judged.loss
