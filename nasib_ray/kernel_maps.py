@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import fs
 
@@ -14,7 +15,7 @@ Map = Literal["alpha", "frequency", "sampling_probability"]
 
 MAPS: tuple[Map, ...] = ("alpha", "frequency", "sampling_probability")
 
-_FILE = "architecture.arrow"
+_NOW, _HISTORY = "architecture.arrow", "history.arrow"
 
 
 def read_candidates(filesystem: fs.FileSystem, checkpoint: str) -> pa.Table | None:
@@ -27,7 +28,25 @@ def read_candidates(filesystem: fs.FileSystem, checkpoint: str) -> pa.Table | No
     Raises:
         OSError: It cannot be read.
     """
-    path = posixpath.join(checkpoint, _FILE)
+    return _read(filesystem, checkpoint, _NOW)
+
+
+def read_history(filesystem: fs.FileSystem, checkpoint: str) -> dict[int, pa.Table]:
+    """The same after the epochs 1, 2, 4, 8, ... and at the checkpoint itself, by epoch in rising order.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    tables: dict[int, pa.Table] = {}
+    for name in (_HISTORY, _NOW):
+        table = _read(filesystem, checkpoint, name)
+        if table is not None:
+            tables |= {epoch: table.filter(pc.field("epoch") == epoch) for epoch in table["epoch"].unique().to_pylist()}
+    return dict(sorted(tables.items()))
+
+
+def _read(filesystem: fs.FileSystem, checkpoint: str, name: str) -> pa.Table | None:
+    path = posixpath.join(checkpoint, name)
     if filesystem.get_file_info(path).type != fs.FileType.File:
         return None
     with filesystem.open_input_file(path) as file:

@@ -2,8 +2,9 @@
 
 Files: ``weights.safetensors`` (the supernet), ``momentum.safetensors`` (of the weights that were ever drawn),
 ``alpha_optimizer.safetensors`` (moments and steps, per entry), ``architecture.arrow`` (a row for each candidate of each
-layer: alpha, frequency, sampling probability), ``search.json`` (position, sums over the running epoch, settings) and
-``manifest.json``. Random states need no file of their own: generators are functions of the seed and the position.
+layer: alpha, frequency, sampling probability), ``history.arrow`` (the same after the epochs 1, 2, 4, 8, ...),
+``search.json`` (position, sums over the running epoch, settings) and ``manifest.json``. Random states need no file of
+their own: generators are functions of the seed and the position.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from torch import Tensor
 
 from trainables.candidates import kernel_of
 from trainables.manifest import MANIFEST, verify_checkpoint, write_manifest
-from trainables.position import EpochResult, EpochTotals, Position
+from trainables.position import EpochResult, EpochTotals, Position, Snapshot
 from trainables.search import Search
+from trainables.settings import SearchSettings
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +34,10 @@ WEIGHTS = "weights.safetensors"
 MOMENTUM = "momentum.safetensors"
 ALPHA_OPTIMIZER = "alpha_optimizer.safetensors"
 ARCHITECTURE = "architecture.arrow"
+HISTORY = "history.arrow"
 SEARCH = "search.json"
 
-KEPT_FILES = (ARCHITECTURE, SEARCH, MANIFEST)
+KEPT_FILES = (ARCHITECTURE, HISTORY, SEARCH, MANIFEST)
 """What stays of a search whose weights are deleted, and is small: alpha, frequencies, position."""
 
 
@@ -51,11 +55,12 @@ def save_search(search: Search, directory: str | Path) -> None:
         },
         folder / ALPHA_OPTIMIZER,
     )
-    table = architecture_table(search)
-    with pa.OSFile(str(folder / ARCHITECTURE), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    for name, snapshots in ((ARCHITECTURE, [search.snapshot()]), (HISTORY, search.snapshots)):
+        table = candidates_table(search.settings.search, snapshots)
+        with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
     (folder / SEARCH).write_text(json.dumps(_position(search), indent=2), encoding="utf-8")
-    write_manifest(folder, (WEIGHTS, MOMENTUM, ALPHA_OPTIMIZER, ARCHITECTURE, SEARCH))
+    write_manifest(folder, (WEIGHTS, MOMENTUM, ALPHA_OPTIMIZER, ARCHITECTURE, HISTORY, SEARCH))
 
 
 def load_search(search: Search, directory: str | Path) -> None:
@@ -89,11 +94,10 @@ def load_search(search: Search, directory: str | Path) -> None:
     parameters = search.parameters
     for name, moment in load_file(folder / ALPHA_OPTIMIZER).items():
         getattr(parameters, name).copy_(moment)
-    with pa.memory_map(str(folder / ARCHITECTURE)) as source:
-        table = pa.ipc.open_file(source).read_all()
-        parameters.alpha.copy_(torch.tensor(table["alpha"].to_pylist(), dtype=torch.float64).view_as(parameters.alpha))
-        frequency = torch.tensor(table["frequency"].to_pylist(), dtype=torch.int64)
-        search.sampler.frequency.copy_(frequency.view_as(search.sampler.frequency))
+    (newest,) = _read_snapshots(folder / ARCHITECTURE, parameters.alpha.shape)
+    parameters.alpha.copy_(newest.alpha)
+    search.sampler.frequency.copy_(newest.frequency)
+    search.snapshots = _read_snapshots(folder / HISTORY, parameters.alpha.shape)
 
     position, totals = saved["position"], saved["totals"]
     search.position = Position(
@@ -112,23 +116,42 @@ def load_search(search: Search, directory: str | Path) -> None:
     search.tell_horizon()
 
 
-def architecture_table(search: Search) -> pa.Table:
-    """All candidates of all layers: layer (from 1), i, j (null unless a kernel), operation, alpha, frequency,
-    sampling_probability (that the layer's next first draw is this one, at the current p)."""
-    names = search.settings.search.candidate_names
-    layers = search.settings.search.layers
+def candidates_table(settings: SearchSettings, snapshots: Sequence[Snapshot]) -> pa.Table:
+    """All candidates of all layers after some epochs: epoch, layer (both from 1), i, j (null unless a kernel),
+    operation, alpha, frequency, sampling_probability (that the layer's next first draw is this one)."""
+    names, layers = settings.candidate_names, settings.layers
     kernels = [kernel_of(name) for name in names]
+    times, size = len(snapshots), layers * len(names)
+
+    def column(name: str) -> list[Any]:
+        return [value for snapshot in snapshots for value in getattr(snapshot, name).flatten().tolist()]
+
     return pa.table(
         {
-            "layer": pa.array([layer for layer in range(1, layers + 1) for _ in names], pa.int32()),
-            "i": pa.array([kernel and kernel[1] for kernel in kernels] * layers, pa.int32()),
-            "j": pa.array([kernel and kernel[2] for kernel in kernels] * layers, pa.int32()),
-            "operation": pa.array(list(names) * layers, pa.string()),
-            "alpha": pa.array(search.parameters.alpha.flatten().tolist(), pa.float64()),
-            "frequency": pa.array(search.sampler.frequency.flatten().tolist(), pa.int64()),
-            "sampling_probability": pa.array(search.sampling_probabilities().flatten().tolist(), pa.float64()),
+            "epoch": pa.array([snapshot.epoch for snapshot in snapshots for _ in range(size)], pa.int32()),
+            "layer": pa.array([layer for layer in range(1, layers + 1) for _ in names] * times, pa.int32()),
+            "i": pa.array([kernel and kernel[1] for kernel in kernels] * layers * times, pa.int32()),
+            "j": pa.array([kernel and kernel[2] for kernel in kernels] * layers * times, pa.int32()),
+            "operation": pa.array(list(names) * layers * times, pa.string()),
+            "alpha": pa.array(column("alpha"), pa.float64()),
+            "frequency": pa.array(column("frequency"), pa.int64()),
+            "sampling_probability": pa.array(column("sampling_probability"), pa.float64()),
         }
     )
+
+
+def _read_snapshots(file: Path, shape: torch.Size) -> list[Snapshot]:
+    """What ``candidates_table`` wrote, of [layers, N] candidates."""
+    with pa.memory_map(str(file)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    size, columns = shape.numel(), ("alpha", "frequency", "sampling_probability")
+    return [
+        Snapshot(
+            table["epoch"][start].as_py(),
+            *(torch.from_numpy(table[name].slice(start, size).to_numpy().copy()).view(shape) for name in columns),
+        )
+        for start in range(0, len(table), size)
+    ]
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -11,7 +11,7 @@ SEARCH = "nasib-ray search"
 TRAINING = "nasib-ray training"
 """What a checkpoint is of."""
 
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 
 _BLOCK_BYTES = 1 << 20

@@ -58,6 +58,23 @@ class EpochResult:
     objective_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What a search thought of its candidates after an epoch.
+
+    Attributes:
+        epoch: The epoch, from 1.
+        alpha: float64 [layers, N].
+        frequency: How often each was drawn, int64 [layers, N].
+        sampling_probability: That a layer's first draw is this one, float64 [layers, N].
+    """
+
+    epoch: int
+    alpha: Tensor
+    frequency: Tensor
+    sampling_probability: Tensor
+
+
 @dataclass
 class Position:
     """How far a search is, without its tensors.

@@ -17,7 +17,7 @@ from trainables.data import BatchTransform, Dataset, make_splits
 from trainables.epoch_plan import Phase, PlannedBatch, plan_epoch
 from trainables.momentum_sgd import MomentumSGD
 from trainables.objective import measure_objective
-from trainables.position import EpochResult, EpochTotals, Position
+from trainables.position import EpochResult, EpochTotals, Position, Snapshot
 from trainables.sampling import (
     Sampler,
     entropy,
@@ -52,6 +52,7 @@ class Search:
         sampler: Policies and frequencies.
         position: Progress.
         totals: Of the running epoch.
+        snapshots: After the epochs 1, 2, 4, 8, ... that are done.
 
     Raises:
         ValueError: Data and settings do not fit.
@@ -106,6 +107,7 @@ class Search:
         self.sampler = Sampler(search.layers, len(search.candidate_names), search.lambda_)
         self.position = Position()
         self.totals = EpochTotals.zero(device)
+        self.snapshots: list[Snapshot] = []
         self._orders: tuple[int, dict[Phase, Tensor]] | None = None
         self._measurement: Generator[None, None, float] | None = None
         self._measuring_seconds = 0.0
@@ -204,6 +206,11 @@ class Search:
         exploit = exploiting_log_probabilities(self.parameters.alpha, self.settings.search.lambda_).exp()
         return self.p * explore + (1 - self.p) * exploit
 
+    def snapshot(self) -> Snapshot:
+        """What the search thinks of its candidates now."""
+        frequency = self.sampler.frequency.clone()
+        return Snapshot(self.current_epoch, self.parameters.alpha.clone(), frequency, self.sampling_probabilities())
+
     def alpha_entropy(self) -> float:
         """Entropy of softmax(alpha) in nats, the mean over layers."""
         return float(entropy(torch.log_softmax(self.parameters.alpha, dim=1)).mean())
@@ -277,6 +284,8 @@ class Search:
         if not accuracy <= self.position.best_val_accuracy:
             self.position.best_val_accuracy = accuracy
         self.totals = EpochTotals.zero(self._device)
+        if self.current_epoch.bit_count() == 1:
+            self.snapshots.append(self.snapshot())
         self.position.measuring = not shared and self._compared(self.current_epoch)
 
     def _compared(self, epochs: int) -> bool:

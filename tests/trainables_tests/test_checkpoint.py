@@ -12,7 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from pyarrow import fs
 
+from nasib_ray.kernel_maps import read_history
 from trainables.checkpoint import load_search, save_search
 from trainables.data import Dataset, ImageSet
 from trainables.manifest import MANIFEST, verify_checkpoint
@@ -73,7 +75,16 @@ def test_the_architecture_file_is_a_table_that_pandas_reads(make_search: Callabl
     save_search(search, tmp_path)
     with pa.memory_map(str(tmp_path / "architecture.arrow")) as source:
         table: pd.DataFrame = pa.ipc.open_file(source).read_pandas()
-    assert list(table.columns) == ["layer", "i", "j", "operation", "alpha", "frequency", "sampling_probability"]
+    assert list(table.columns) == [
+        "epoch",
+        "layer",
+        "i",
+        "j",
+        "operation",
+        "alpha",
+        "frequency",
+        "sampling_probability",
+    ]
     assert table["layer"].tolist() == [1, 1, 1, 2, 2, 2]
     assert table["operation"].tolist() == ["conv3x5", "sepconv2x7", "identity"] * 2
     assert table["i"].dropna().tolist() == [3, 2] * 2
@@ -81,6 +92,25 @@ def test_the_architecture_file_is_a_table_that_pandas_reads(make_search: Callabl
     assert table["alpha"].tolist() == search.parameters.alpha.flatten().tolist()
     assert table["frequency"].tolist() == search.sampler.frequency.flatten().tolist()
     assert table.groupby("layer")["sampling_probability"].sum().tolist() == pytest.approx([1, 1])
+
+
+def test_the_history_has_the_candidates_after_the_epochs_that_are_powers_of_two(
+    make_search: Callable[..., Search], tmp_path: Path
+) -> None:
+    search = make_search(candidates=["conv3x5", "identity"], horizon=5, objective="shared-accuracy")
+    expected = {}
+    while not search.finished:
+        search.run_batch()
+        if not search.in_epoch and search.epochs in (1, 2, 4, 5):
+            expected[search.epochs] = search.parameters.alpha.flatten().tolist()
+    save_search(search, tmp_path)
+    tables = read_history(fs.LocalFileSystem(), str(tmp_path))
+    assert {epoch: table["alpha"].to_pylist() for epoch, table in tables.items()} == expected
+    loaded = make_search(candidates=["conv3x5", "identity"], horizon=5, objective="shared-accuracy")
+    load_search(loaded, tmp_path)
+    assert [snapshot.epoch for snapshot in loaded.snapshots] == [1, 2, 4]
+    assert loaded.snapshots[1].alpha.dtype == torch.float64
+    assert torch.equal(loaded.snapshots[2].frequency, search.snapshots[2].frequency)
 
 
 @pytest.fixture
@@ -121,8 +151,8 @@ def test_a_checkpoint_that_was_not_finished_or_is_of_another_version_is_refused(
     manifest.write_text("[]")
     with pytest.raises(ValueError, match=r"manifest.json is damaged"):
         verify_checkpoint(saved)
-    manifest.write_text(text.replace('"version": 2', '"version": 99'))
-    with pytest.raises(ValueError, match=r"version 99; this package reads .* version 2"):
+    manifest.write_text(text.replace('"version": 3', '"version": 99'))
+    with pytest.raises(ValueError, match=r"version 99; this package reads .* version 3"):
         verify_checkpoint(saved)
     manifest.unlink()
     with pytest.raises(ValueError, match="is no checkpoint, or was not written to its end"):
