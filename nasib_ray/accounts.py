@@ -15,9 +15,6 @@ from nasib_ray.status import SweepStatus
 from nasib_ray.tables import Signs, account_table, bare_table, count
 from schedulers.ledger import KINDS, ROUNDING, Ledger
 
-WIDE = 120
-"""Characters in which all columns fit, for whatever is no terminal."""
-
 _EVENTS = ("budget", "grant", "charge", "relabel", "release")
 _COLUMNS = {
     "number": "int64",

@@ -119,6 +119,7 @@ class SweepConfig(BaseModel):
         budget: Device-time for all of it, as in "1.5 gpu-days" or "20 cpu-minutes".
         data: What to search on: a name, a path, or a mapping of DataSettings.
         search: SearchSettings, each fixed or tuned as :meth:`SearchSpace.parse` says.
+        method: "nasib": NASIB searches; "random-search": trainings of random architectures, in their place.
         points: Partial points that are tried first. None: the paper's k = 0.1, if k is tuned.
         searches: How many full searches the budget is to buy; no more than there are to try, if all is fixed or grids.
         sampler: How tuned settings are drawn: "tpe" learns from the searches so far, "random" does not.
@@ -150,6 +151,7 @@ class SweepConfig(BaseModel):
     search: Annotated[InstanceOf[SearchSpace], BeforeValidator(_search), PlainSerializer(SearchSpace.plain)] = Field(
         default_factory=lambda: SearchSpace.parse({})
     )
+    method: Literal["nasib", "random-search"] = "nasib"
     points: tuple[dict[str, Any], ...] = cast(Any, None)
     searches: Count = 8
     sampler: Literal["tpe", "random"] = "tpe"

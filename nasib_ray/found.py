@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,8 @@ from nasib_ray.config import SweepConfig
 from schedulers.sweep_state import SearchRecord, SweepState
 from trainables.architecture import Architecture, MacroShape
 from trainables.data import Dataset
-from trainables.settings import SearchSettings, TrialSettings
-from trainables.training_settings import RetrainSettings
+from trainables.settings import Measure, TrialSettings
+from trainables.training_settings import Recipe, RetrainSettings, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,22 @@ class FoundNetwork:
     """A network that a search preferred when it had its best value.
 
     Attributes:
-        trial: The search's id.
+        name: The search's id, or what else it is called.
         architecture: As searched, of ``search.channels`` channels.
-        value: The search's best value, which is a maximum over many looks.
-        search: The search's settings.
+        recipe: As the search trained its weights.
+        measure: What the search's objective is.
+        deterministic: Whether CUDA was asked for deterministic kernels.
+        checkpoint_seconds: As in the search.
+        as_it_is: Whether it is trained with the channels and layers that it has, whatever ``retrain`` says of them.
     """
 
-    trial: str
+    name: str
     architecture: Architecture
-    value: float
-    search: SearchSettings
+    recipe: Recipe
+    measure: Measure
+    deterministic: bool
+    checkpoint_seconds: float
+    as_it_is: bool = False
 
     def training(self, config: SweepConfig, retrain: RetrainSettings, seed: int, **parts: Any) -> dict[str, Any]:
         """The configuration of a trial that trains the network from scratch.
@@ -38,15 +45,17 @@ class FoundNetwork:
             seed: Of the training.
             **parts: ``trained_on`` and ``judged_on``, as in TrainingSettings; ``horizon``, if it is known.
         """
+        architecture = self.architecture if self.as_it_is else retrain.scaled(self.architecture)
         return {
-            "name": self.trial,
-            "architecture": retrain.scaled(self.architecture).to_plain(),
-            "recipe": retrain.recipe(self.search).model_dump(mode="json"),
+            "name": self.name,
+            "architecture": architecture.to_plain(),
+            "recipe": retrain.recipe(self.recipe).model_dump(mode="json"),
             "data": config.data.model_dump(mode="json"),
+            "ranked_by": self.measure,
             "seed": seed,
             "split_seed": config.seed,
-            "deterministic": self.search.deterministic,
-            "checkpoint_seconds": self.search.checkpoint_seconds,
+            "deterministic": self.deterministic,
+            "checkpoint_seconds": self.checkpoint_seconds,
             **parts,
         }
 
@@ -65,7 +74,7 @@ def best_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:
         for trial in state.searches.values()
         if trial.kind == "select" and state.counts(trial) and trial.state == "finished" and trial.curve
     }
-    return sorted(found, key=lambda network: (network.trial not in ranks, ranks.get(network.trial, 0.0)))
+    return sorted(found, key=lambda network: (network.name not in ranks, ranks.get(network.name, 0.0)))
 
 
 def found_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:
@@ -87,12 +96,27 @@ def found_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:
     return list(found.values())
 
 
-def _found_by(record: SearchRecord, dataset: Dataset) -> FoundNetwork:
-    assert record.best_value is not None, "a search without a value found nothing"
+def network_of(config: Mapping[str, Any], operations: Sequence[str], name: str, dataset: Dataset) -> FoundNetwork:
+    """The network of some operations, in the macro network and with the recipe of a search's configuration.
+
+    Args:
+        config: Of a trial that searches.
+        operations: One for each layer.
+        name: What it is called.
+        dataset: What is searched on.
+    """
     channels, height, width = dataset.train.images.shape[1:]
-    search = TrialSettings.from_config(record.config).search
-    macro = MacroShape(
-        (channels, height, width), len(dataset.class_names), search.layers, search.reductions, search.channels
+    search = TrialSettings.from_config(config).search
+    classes = len(dataset.class_names)
+    macro = MacroShape((channels, height, width), classes, search.layers, search.reductions, search.channels)
+    architecture, recipe = Architecture(tuple(operations), macro), Recipe.of_search(search)
+    return FoundNetwork(name, architecture, recipe, search.measure, search.deterministic, search.checkpoint_seconds)
+
+
+def _found_by(record: SearchRecord, dataset: Dataset) -> FoundNetwork:
+    if "architecture" not in record.config:
+        return network_of(record.config, record.best_metrics["architecture"], record.id, dataset)
+    told = TrainingSettings.from_config(record.config)
+    return FoundNetwork(
+        record.id, told.architecture, told.recipe, told.ranked_by, told.deterministic, told.checkpoint_seconds
     )
-    operations = tuple(record.best_metrics["architecture"])
-    return FoundNetwork(record.id, Architecture(operations, macro), record.best_value, search)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyarrow import fs
 
+from nasib_ray.comparison import FOUND, by_method
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.retraining import FOLDER
 from nasib_ray.sweep import Place
@@ -81,10 +82,12 @@ def read_network(path: str, name: str = FOLDER) -> Network:
     """
     sweep = load_sweep(path)
     place = Place(Place.at(path).path, name)
-    if sweep_exists(place.path) and (done := trained_networks(trainings := load_sweep(place.path))):
-        training = done[0].trainings[0]
-        told = f"found by trial {done[0].name}, {training.epochs} epochs, seed {training.config['seed']}"
-        return _read(trainings, training, f"retrained from scratch: {told}")
+    if sweep_exists(place.path):
+        trainings = load_sweep(place.path)
+        if (found := by_method(trained_networks(trainings)).get(FOUND)) is not None:
+            training = found.trainings[0]
+            told = f"found by trial {found.name}, {training.epochs} epochs, seed {training.config['seed']}"
+            return _read(trainings, training, f"retrained from scratch: {told}")
     if (selected := sweep.state.selected) is not None:
         told = f"found by trial {selected.config['name']}, trained for {selected.epochs} epochs"
         return _read(sweep, selected, f"chosen by the sweep's selection, not retrained: {told}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -160,19 +160,25 @@ def measure(
     """
     import torch
 
+    from nasib_ray.random_search import RandomSearcher
     from nasib_ray.searcher import first_trial
     from nasib_ray.this_machine import check_memory_here, slots_here
     from trainables.data import load_dataset
     from trainables.device import settle_process
-    from trainables.nasib import NasibTrainable
+    from trainables.sweep_trainable import SweepTrainable
 
     slots = slots_here(config, torch.cuda.device_count())
     dataset = load_dataset(config.data, progress)
-    first = TrialSettings.from_config(first_trial(config))
+    told = first_trial(config)
+    first = TrialSettings.from_config(told)
     estimate = check_memory_here(config, first.search, dataset, slots)
     settle_process(cpus, gpus)
+    if config.method == "random-search":
+        random_search = RandomSearcher(config, dataset)
+        random_search.see([])
+        told = cast(dict[str, Any], random_search.suggest("first"))
     started = time.perf_counter()
-    trial = NasibTrainable(first_trial(config))
+    trial = SweepTrainable(told)
     setup_seconds = time.perf_counter() - started
     try:
         report: dict[str, Any] = trial.step()

@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 
 from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
+from nasib_ray.controls import control_networks
 from nasib_ray.found import FoundNetwork, best_networks
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
@@ -40,6 +41,7 @@ class RetrainPlan:
         settings: How each is trained; its epochs count only without a budget.
         budget: What all trainings together may hold; the epochs follow from it. None: as long as the epochs take.
         name: Of the folder in the sweep's.
+        controls: Whether the networks of its controls are trained beside, as :mod:`nasib_ray.controls` says.
     """
 
     top: int = 1
@@ -47,6 +49,7 @@ class RetrainPlan:
     settings: RetrainSettings = field(default_factory=RetrainSettings)
     budget: Budget | None = None
     name: str = FOLDER
+    controls: bool = False
 
 
 def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Sweep:
@@ -89,7 +92,10 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
         found = best_networks(known.state, dataset)
         if not found:
             raise ValueError(f"{path} has found no network yet: no search has come to the end of an epoch")
-        wanted = trainings(found[: plan.top], plan, config)
+        networks = found[: plan.top]
+        if plan.controls:
+            networks += control_networks(path, config, found[0], plan.settings, dataset)
+        wanted = trainings(networks, plan, config)
         cluster.await_workers()
         tune_config, run_config = with_budget(
             # Where epochs are given, every training brings an allowance of its own that it cannot use up.

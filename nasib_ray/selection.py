@@ -6,6 +6,7 @@ from typing import Any
 
 from nasib_ray.config import SweepConfig
 from nasib_ray.found import found_networks
+from nasib_ray.random_search import PARTS
 from nasib_ray.searcher import derived_seed
 from schedulers.sweep_state import SweepState
 from trainables.data import Dataset
@@ -24,8 +25,8 @@ def finalists(state: SweepState, config: SweepConfig, dataset: Dataset) -> list[
         dataset: What it searched on.
     """
     seed = derived_seed(config.seed, "select", state.budgets)
-    as_in_search, parts = RetrainSettings(), {"trained_on": "weights and alpha", "judged_on": "selection"}
+    as_in_search = RetrainSettings()
     return [
-        network.training(config, as_in_search, seed, ranked_by=network.search.measure, **parts)
+        network.training(config, as_in_search, seed, **PARTS)
         for network in found_networks(state, dataset)[: config.finalists]
     ]

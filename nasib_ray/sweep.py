@@ -21,6 +21,7 @@ from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
 from nasib_ray.deadline import check_ahead
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
+from nasib_ray.random_search import RandomSearcher
 from nasib_ray.results import JOURNAL, Sweep, load_sweep, sweep_exists
 from nasib_ray.searcher import StudySearcher, first_trial
 from nasib_ray.selection import finalists
@@ -131,6 +132,8 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         cluster.await_workers()
         shown = sorted({"k", "lambda", *config.search.axes})
         searcher = StudySearcher(config, METRIC, "max", _study_log(config, place))
+        if config.method == "random-search":
+            searcher = RandomSearcher(config, dataset)
         tune_config, run_config = with_budget(
             budget,
             TuneConfig(metric=METRIC, mode="max", search_alg=searcher),

@@ -151,11 +151,14 @@ def incumbent_facts(status: SweepStatus, signs: Signs, whole: bool) -> Table:
     value, looks = incumbent_value(status, signs), count(incumbent["looks"], "look")
     label = _metric_label(status)
     name = f"{status['metric']} " if label == "value" else ""
-    looks += f"; {incumbent['config']['objective']}" if status["metric"] == "objective" else ""
+    if status["metric"] == "objective":
+        config = incumbent["config"]
+        looks += f"; {config.get('objective') or config['ranked_by']}"
     facts.add_row(label, Text.assemble(name, (value, "bold cyan"), f" (selected, optimistic: the best of {looks})"))
     facts.add_row("settings", Text(described_settings(incumbent["config"], telling_settings(status), signs)))
     if status["metric"] == "objective" and incumbent["val_accuracy"] is not None:
-        facts.add_row("accuracy", Text(f"{_accuracy(incumbent, signs)} with shared weights"))
+        how = "with shared weights" if "objective" in incumbent["config"] else "trained from scratch"
+        facts.add_row("accuracy", Text(f"{_accuracy(incumbent, signs)} {how}"))
     if incumbent["architecture"]:
         facts.add_row("architecture", Text(", ".join(incumbent["architecture"])))
     return facts

@@ -127,7 +127,7 @@ def trained_report(console: Console, networks: Sequence[TrainedStatus], device: 
     signs = Signs.of(console)
     table = bare_table(signs)
     table.add_column("network", no_wrap=True, overflow=signs.overflow)
-    for name in ("seeds", "epochs", "test error", "parameters", "multiply-adds", "latency"):
+    for name in ("seeds", "epochs", "test error", "channels", "parameters", "multiply-adds", "latency"):
         table.add_column(name, justify="right", no_wrap=True)
     for network in networks:
         table.add_row(Text(network["name"]), *_cells(network, signs))
@@ -145,7 +145,8 @@ def _cells(network: TrainedStatus, signs: Signs) -> list[Any]:
         str(len(network["test_errors"])),
         str(network["epochs"]),
         Text(f"{100 * network['test_error']:.2f}{spread} %", "bold cyan"),
+        str(network["channels"]),
         f"{network['parameters']:,}",
-        f"{network['multiply_adds'] / 1e6:,.1f} M",
+        f"{network['multiply_adds'] / 1e6:,.2f} M",
         "" if latency is None else f"{1e3 * latency:.2f} ms",
     ]

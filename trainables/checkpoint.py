@@ -105,6 +105,7 @@ def load_search(search: Search, directory: str | Path) -> None:
         history=[(batches, horizon) for batches, horizon in position["history"]],
         last_epoch=EpochResult(**position["last_epoch"]) if position["last_epoch"] else None,
         best_val_accuracy=position["best_val_accuracy"],
+        chosen=position["chosen"],
         measuring=position["measuring"],
     )
     search.totals = EpochTotals(

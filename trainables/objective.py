@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+
+import torch
 
 from trainables.architecture import Architecture
 from trainables.sampling import seeded_torch
+from trainables.search_step import count_correct
 from trainables.settings import Objective
 from trainables.supernet import Supernet, build_network, network_with_shared_weights
 from trainables.training import LabelledImages, Training, judge, recalibrate
@@ -13,6 +16,43 @@ from trainables.training_settings import Recipe
 
 RECALIBRATION_IMAGES = 2000
 """Images that statistics of batch norms are taken from."""
+
+
+def best_of_random(
+    supernet: Supernet,
+    candidates: int,
+    selection: LabelledImages,
+    bounds: Sequence[tuple[int, int]],
+    samples: int,
+    generator: torch.Generator,
+) -> Generator[None, None, tuple[list[int], int]]:
+    """The best of some random architectures, with shared weights on the selection part; gives way after each.
+
+    Args:
+        supernet: Not changed.
+        candidates: Of each layer.
+        selection: What they are judged on, in batches whose statistics batch norms use.
+        bounds: (start, stop) of each batch.
+        samples: How many are drawn, every candidate of a layer alike.
+        generator: Of the draws, on the CPU.
+
+    Returns:
+        The column of each layer's operation, and how many images it classifies correctly.
+
+    References:
+        Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling, ECCV 2020.
+    """
+    best: tuple[list[int], int] = [], -1
+    for _ in range(samples):
+        columns = torch.randint(candidates, (supernet.shape.layers,), generator=generator).tolist()
+        correct = 0
+        for start, stop in bounds:
+            images, labels = selection.batch(selection.part[start:stop])
+            correct += int(count_correct(supernet, images, labels, columns))
+        if correct > best[1]:
+            best = columns, correct
+        yield
+    return best
 
 
 def measure_objective(

@@ -84,6 +84,7 @@ class Position:
         history: Every horizon that the search was told, as (batches done by then, horizon).
         last_epoch: What the last whole epoch measured.
         best_val_accuracy: Over all epochs; NaN before the first is done.
+        chosen: The columns of the random architecture that is preferred; None where alpha decides.
         measuring: Whether the objective must be measured before the last epoch counts as done.
     """
 
@@ -91,4 +92,5 @@ class Position:
     history: list[tuple[int, int | None]] = field(default_factory=list)
     last_epoch: EpochResult | None = None
     best_val_accuracy: float = math.nan
+    chosen: list[int] | None = None
     measuring: bool = False

@@ -16,7 +16,7 @@ from trainables.architecture import Architecture
 from trainables.data import BatchTransform, Dataset, make_splits
 from trainables.epoch_plan import Phase, PlannedBatch, plan_epoch
 from trainables.momentum_sgd import MomentumSGD
-from trainables.objective import measure_objective
+from trainables.objective import best_of_random, measure_objective
 from trainables.position import EpochResult, EpochTotals, Position, Snapshot
 from trainables.sampling import (
     Sampler,
@@ -196,9 +196,9 @@ class Search:
             self._end_epoch(correct)
 
     def architecture(self) -> Architecture:
-        """The operation of largest alpha in each layer, as things stand."""
+        """The network that the search prefers, as things stand."""
         names = self.settings.search.candidate_names
-        return Architecture(tuple(names[column] for column in self._argmax().tolist()), self.supernet.shape)
+        return Architecture(tuple(names[column] for column in self._preferred()), self.supernet.shape)
 
     def sampling_probabilities(self) -> Tensor:
         """Probability that a layer's first draw is each candidate, p P1 + (1 - p) P2; float64 [layers, N]."""
@@ -240,15 +240,19 @@ class Search:
 
     def _selection_batch(self, batch: PlannedBatch) -> None:
         images, labels = self._images_of(batch, augment=False)
-        self.totals.correct += count_correct(self.supernet, images, labels, self._argmax().tolist())
+        self.totals.correct += count_correct(self.supernet, images, labels, self._preferred())
 
     def _draw(self) -> Tensor:
         generator = random_stream(self.settings.seed, "draw", self.position.batches)
         return self.sampler.draw(self.parameters.alpha, self.p, generator)
 
-    def _argmax(self) -> Tensor:
+    def _preferred(self) -> list[int]:
+        """The column of each layer's operation."""
+        if self.position.chosen is not None:
+            return self.position.chosen
         ties = random_stream(self.settings.seed, "ties", self.current_epoch)
-        return self.parameters.argmax(self.sampler.frequency, ties)
+        columns: list[int] = self.parameters.argmax(self.sampler.frequency, ties).tolist()
+        return columns
 
     def _images_of(self, batch: PlannedBatch, augment: bool) -> tuple[Tensor, Tensor]:
         chosen = self._order(batch.phase)[batch.start : batch.stop]
@@ -271,22 +275,32 @@ class Search:
 
     def _end_epoch(self, correct: int) -> None:
         weights, alpha, selection = (len(part) for part in self._parts.values())
-        accuracy = correct / selection
-        shared = self.settings.search.objective == "shared-accuracy"
+        search = self.settings.search
         self.position.last_epoch = EpochResult(
             train_loss=float(self.totals.weight_loss) / weights,
             architecture_loss=float(self.totals.alpha_loss) / alpha,
-            val_accuracy=accuracy,
-            val_accuracy_stderr=math.sqrt(accuracy * (1 - accuracy) / selection),
+            val_accuracy=math.nan,
+            val_accuracy_stderr=math.nan,
             epoch_seconds=self.totals.seconds,
-            objective=accuracy if shared else math.nan,
         )
-        if not accuracy <= self.position.best_val_accuracy:
-            self.position.best_val_accuracy = accuracy
+        self._note_accuracy(correct / selection)
         self.totals = EpochTotals.zero(self._device)
         if self.current_epoch.bit_count() == 1:
             self.snapshots.append(self.snapshot())
-        self.position.measuring = not shared and self._compared(self.current_epoch)
+        worked_for = search.objective != "shared-accuracy" or search.derive == "random-search"
+        self.position.measuring = worked_for and self._compared(self.current_epoch)
+
+    def _note_accuracy(self, accuracy: float) -> None:
+        """Enter what the preferred network does on the selection part."""
+        assert self.position.last_epoch is not None, "accuracy is measured after an epoch"
+        self.position.last_epoch = replace(
+            self.position.last_epoch,
+            val_accuracy=accuracy,
+            val_accuracy_stderr=math.sqrt(accuracy * (1 - accuracy) / len(self._parts[Phase.SELECTION])),
+            objective=accuracy if self.settings.search.objective == "shared-accuracy" else math.nan,
+        )
+        if not accuracy <= self.position.best_val_accuracy:
+            self.position.best_val_accuracy = accuracy
 
     def _compared(self, epochs: int) -> bool:
         """Whether the search will be compared with others after so many epochs."""
@@ -295,27 +309,48 @@ class Search:
 
     def _measure_further(self) -> None:
         """Do the next batch of measuring the objective; after a load it begins anew."""
-        began, search, epoch = time.perf_counter(), self.settings.search, self.position.last_epoch
-        assert epoch is not None, "the objective is measured after an epoch"
+        began = time.perf_counter()
         if self._measurement is None:
             self._measuring_seconds = 0.0
-            self._measurement = measure_objective(
-                search.objective,
-                self.supernet,
-                self.architecture(),
-                Recipe.of_search(search),
-                weights=self._part(Phase.WEIGHTS),
-                selection=self._part(Phase.SELECTION),
-                seed=stream_seed(self.settings.seed, "objective", self.current_epoch),
-                epochs=search.objective_epochs,
-            )
+            self._measurement = self._derive_and_measure()
         try:
             next(self._measurement)
         except StopIteration as end:
             self._measurement, self.position.measuring = None, False
             taken = self._measuring_seconds + time.perf_counter() - began
-            self.position.last_epoch = replace(epoch, objective=end.value, objective_seconds=taken)
+            assert self.position.last_epoch is not None, "the objective is measured after an epoch"
+            self.position.last_epoch = replace(self.position.last_epoch, objective=end.value, objective_seconds=taken)
         self._measuring_seconds += time.perf_counter() - began
+
+    def _derive_and_measure(self) -> Generator[None, None, float]:
+        """Choose the preferred network, where alpha does not, and measure the objective of it."""
+        search, seed, epoch = self.settings.search, self.settings.seed, self.current_epoch
+        selection = self._part(Phase.SELECTION)
+        if search.derive == "random-search":
+            drawn = random_stream(seed, "random search", epoch)
+            bounds = [(batch.start, batch.stop) for batch in self.plan if batch.phase is Phase.SELECTION]
+            if self.supernet.training:
+                self.supernet.train(False)
+            columns, correct = yield from best_of_random(
+                self.supernet, len(search.candidate_names), selection, bounds, search.derive_samples, drawn
+            )
+            self.position.chosen = columns
+            self._note_accuracy(correct / len(selection.part))
+        if search.objective == "shared-accuracy":
+            assert self.position.last_epoch is not None, "the objective is measured after an epoch"
+            return self.position.last_epoch.objective
+        return (
+            yield from measure_objective(
+                search.objective,
+                self.supernet,
+                self.architecture(),
+                Recipe.of_search(search),
+                weights=self._part(Phase.WEIGHTS),
+                selection=selection,
+                seed=stream_seed(seed, "objective", epoch),
+                epochs=search.objective_epochs,
+            )
+        )
 
     def _part(self, phase: Phase) -> LabelledImages:
         return LabelledImages(self._images, self._labels, self._order(phase), self._transform)

@@ -100,6 +100,10 @@ class SearchSettings(Settings):
         priors: Initial alpha of candidates by name; 0 where none is given.
         precision: Of convolutions and their outputs; weights, batch statistics and losses are "float32" in any case.
             "bfloat16" is meant for GPUs that compute in it.
+        derive: The network that a search prefers: in each layer the candidate with the largest "alpha", or the best of
+            some random architectures with shared weights on the selection part, "random-search" (Guo et al. 2020),
+            drawn anew wherever searches are compared.
+        derive_samples: How many random architectures.
         objective: What a sweep maximises, measured on the selection part where searches are compared: the "accuracy" of
             the preferred network, or its "likelihood" (mean log-probability of the right class, in nats), with
             "shared" weights, with batch norms "recalibrated" for it, "fine-tuned" from the shared weights, or
@@ -132,6 +136,8 @@ class SearchSettings(Settings):
     alpha_learning_rate: PositiveFloat = 0.01
     priors: dict[str, FiniteFloat] = Field(default_factory=dict)
     precision: Precision = "float32"
+    derive: Literal["alpha", "random-search"] = "alpha"
+    derive_samples: PositiveInt = 50
     objective: Objective = "fine-tuned-likelihood"
     objective_epochs: PositiveInt = 1
     deterministic: bool = False

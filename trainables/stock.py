@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -57,6 +58,28 @@ def count_multiply_adds(architecture: Architecture) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad(), without_padding_warning():
         network(image)
     return int(counter.get_total_flops()) // 2
+
+
+def widened(architecture: Architecture, multiply_adds: int) -> Architecture:
+    """The same operations with the channels at which multiply-adds come nearest to some amount.
+
+    Args:
+        architecture: The network.
+        multiply_adds: As :func:`count_multiply_adds` counts them; above 0.
+    """
+
+    def of(channels: int) -> Architecture:
+        return replace(architecture, macro=replace(architecture.macro, channels=channels))
+
+    above = 1
+    while count_multiply_adds(of(above)) < multiply_adds:
+        above *= 2
+    below = above // 2
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (middle, above) if count_multiply_adds(of(middle)) < multiply_adds else (below, middle)
+    counts = {channels: count_multiply_adds(of(channels)) for channels in (below, above) if channels}
+    return of(min(counts, key=lambda channels: abs(counts[channels] - multiply_adds)))
 
 
 def latency_seconds(architecture: Architecture, device: torch.device) -> float:

@@ -73,10 +73,10 @@ class RetrainSettings(Settings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     drop_path: float = Field(default=0.0, ge=0, lt=1)
 
-    def recipe(self, search: SearchSettings) -> Recipe:
-        """The recipe, with the search's settings where none are given."""
+    def recipe(self, as_searched: Recipe) -> Recipe:
+        """The recipe, with that of the search where nothing else is given."""
         own = {name: value for name in Recipe.model_fields if (value := getattr(self, name, None)) is not None}
-        return Recipe.of_search(search).model_copy(update=own)
+        return as_searched.model_copy(update=own)
 
     def check_layers(self, searched: int) -> None:
         """Raise ValueError if ``layers`` is less than what was searched."""

@@ -77,6 +77,26 @@ def test_a_trained_network_owes_nothing_to_the_shared_weights(make_search: Calla
     assert -3 < search.position.last_epoch.objective < 0
 
 
+def test_the_best_of_random_architectures_is_preferred_where_searches_are_compared(
+    make: Make, small_config: dict[str, Any], tmp_path: Path
+) -> None:
+    told = {"derive": "random-search", "derive_samples": 20, "objective": "shared-accuracy", "k": 1.0, "horizon": 4}
+    trainable = make(**told, compare_at=2)
+    by_alpha = make(**{**told, "derive": "alpha"})
+    reports, others = ([one.step() for _ in range(4)] for one in (trainable, by_alpha))
+    assert [math.isnan(report["objective"]) for report in reports] == [False] * 4
+    assert reports[0]["architecture"] == others[0]["architecture"]
+    assert reports[3]["objective"] == reports[3]["val_accuracy"] >= others[3]["val_accuracy"] - 0.05
+    assert [report["train_loss"] for report in reports] == [report["train_loss"] for report in others]
+    trainable.save(str(tmp_path / "saved"))
+    other = make(**{**told, "horizon": 5}, compare_at=2)
+    other.restore(str(tmp_path / "saved"))
+    assert other.search.architecture().operations == reports[3]["architecture"]
+    many = make(**{**told, "horizon": 1, "derive_samples": 200})
+    few = make(**{**told, "horizon": 1, "derive_samples": 2})
+    assert many.step()["val_accuracy"] >= few.step()["val_accuracy"], "the first two are among the 200"
+
+
 def test_it_is_measured_where_searches_are_compared_and_at_the_end(make: Make) -> None:
     trainable = make(horizon=5, compare_at=2)
     measured = [not math.isnan(trainable.step()["objective"]) for _ in range(2)]

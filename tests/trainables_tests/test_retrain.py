@@ -146,5 +146,5 @@ def test_a_found_network_is_made_wider_and_deeper() -> None:
 
 def test_what_is_not_told_is_as_in_the_search() -> None:
     search = SearchSettings(batch_size=32, learning_rate=0.05, momentum=0.8)
-    recipe = RetrainSettings(learning_rate=0.2, label_smoothing=0.1).recipe(search)
+    recipe = RetrainSettings(learning_rate=0.2, label_smoothing=0.1).recipe(Recipe.of_search(search))
     assert recipe == Recipe(batch_size=32, learning_rate=0.2, momentum=0.8, label_smoothing=0.1)

@@ -1,0 +1,83 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+WIDE = 120
+"""Characters of a wide table."""
+
+INTERRUPTED = 130
+"""The exit status of a sweep that was stopped by a signal, as shells have it."""
+
+UNITS = (
+    "Budgets are device-time that all trials together may hold: a number and a unit, such as '1.5 gpu-days', "
+    "'36 gpu-hours', '20 cpu-minutes' or '900 cpu-seconds' (the space may be left out). One trial that holds half a "
+    "GPU for ten seconds spends five GPU-seconds."
+)
+
+ConfigFile = Annotated[Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="The sweep's configuration.")]
+BudgetOption = Annotated[str | None, typer.Option("--budget", metavar="BUDGET", help=UNITS)]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME|PATH",
+        help="digits, cifar10, cifar100, mnist, fashion-mnist, svhn; a folder of images per class; Parquet files; or "
+        "the import path of a function, package.module:function.",
+    ),
+]
+StorageOption = Annotated[
+    str | None, typer.Option("--storage", metavar="DIR|URI", help="Where sweeps are kept, as in s3://bucket/sweeps.")
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="The sweep's folder there; an unfinished one of this name goes on."),
+]
+MaxStorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-storage",
+        metavar="SIZE",
+        help="What checkpoints may take, as in '20 GB'; the worst searches lose their weights first. 'none': no bound.",
+    ),
+]
+DeadlineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        help="When everything must be saved and no device held: '2030-12-01 08:00', or '12 h' from now. 'none': never.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration, as in --set search.layers=6."),
+]
+ControlsOption = Annotated[
+    bool,
+    typer.Option(
+        "--controls",
+        help="Afterwards run what the sweep must be better than, each with a budget as large: one search, searches "
+        "that are all alike, random search, a uniformly sampled supernet.",
+    ),
+]
+PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="The sweep: STORAGE/NAME, a folder or a URI.")]
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def wide_console(stderr: bool = False) -> Console:
+    """A console on which all columns of a wide table fit, if it is no terminal and no width is told."""
+    console = Console(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
