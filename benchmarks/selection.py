@@ -1,0 +1,102 @@
+"""Which share of a budget should select among what searches found? Resampled from the study of objectives' records.
+
+    python benchmarks/selection.py digits
+    python benchmarks/selection.py cifar10
+
+A budget is counted in full searches. Of each resample the share that is not kept buys searches, drawn from the records;
+the best finds by the objective are finalists, and the kept share trains them side by side for the epochs that it buys.
+The records hold trainings of a few lengths, of which the longest that can be paid counts: short ones on the images that
+trained weights, judged on the selection part by likelihood; the longest is one of the trainings that are tested on the
+test set, and then the network is judged by its other trainings. Printed is the mean accuracy of the network that is
+taken, trained from scratch, above that without a selection, in percentage points with its 95% interval over records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from objective import RESULTS
+from objective_study import SETUPS, Setup, read_records
+from rich.console import Console
+from rich.table import Table
+
+BUDGETS = (8, 20, 60)
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.4)
+FINALISTS = (2, 4, 8)
+DRAWS = 400
+RESAMPLES = 200
+
+Record = dict[str, Any]
+
+
+def objective(record: Record) -> float:
+    """The default objective of a search."""
+    return -float(record["end"]["finetuned"]["loss"])
+
+
+def taken(setup: Setup, finalists: Sequence[Record], epochs: float, draw: random.Random) -> float:
+    """The accuracy of the finalist that is taken after so many epochs of training."""
+    lengths = [length for length in (*setup.short_epochs, setup.truth_epochs) if length <= epochs]
+    if not lengths:
+        return statistics.fmean(training["accuracy"] for training in finalists[0]["truth"])
+    if lengths[-1] == setup.truth_epochs:
+        seeds = {id(record): draw.randrange(len(record["truth"])) for record in finalists}
+        best = max(finalists, key=lambda record: record["truth"][seeds[id(record)]]["accuracy"])
+        others = [training for seed, training in enumerate(best["truth"]) if seed != seeds[id(best)]]
+        return statistics.fmean(training["accuracy"] for training in others)
+    seed = draw.randrange(2)
+    best = min(finalists, key=lambda record: record["end"][f"trained {lengths[-1]}, seed {seed}"]["loss"])
+    return statistics.fmean(training["accuracy"] for training in best["truth"])
+
+
+def gain(setup: Setup, records: Sequence[Record], budget: int, share: float, count: int, seed: int) -> float:
+    """How much better the network is that is taken with a selection than the one without."""
+    draw, gains = random.Random(seed), []
+    search = statistics.fmean(record["search_seconds"] for record in records)
+    longest = setup.short_epochs[-1]
+    epoch = statistics.fmean(record["end"][f"trained {longest}, seed 0"]["seconds"] for record in records) / longest
+    epochs = share * budget * search / (count * epoch)
+    for _ in range(DRAWS):
+        found = sorted(draw.choices(records, k=budget), key=objective, reverse=True)
+        # What the whole budget finds, and what the part of it that is not kept does.
+        part = sorted(draw.choices(records, k=max(1, round((1 - share) * budget))), key=objective, reverse=True)
+        without = statistics.fmean(training["accuracy"] for training in found[0]["truth"])
+        gains.append(taken(setup, part[:count], epochs, draw) - without)
+    return statistics.fmean(gains)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("setup", choices=sorted(SETUPS))
+    parser.add_argument("--file", type=Path, help="of the records; by default the setup's in benchmarks/results")
+    options = parser.parse_args()
+    setup = SETUPS[options.setup]
+    records = read_records([options.file or RESULTS / f"objective-{options.setup}.jsonl"])
+    searches = [record for record in records if record["cell"]["study"] == "objective"]
+    generator = np.random.default_rng(0)
+    table = Table(title=f"{options.setup}: gain by a selection, percentage points; {len(searches)} searches resampled")
+    for head in ("budget, full searches", "finalists", *(f"share {share:.0%}" for share in SHARES)):
+        table.add_column(head, justify="right")
+    for budget in BUDGETS:
+        for count in FINALISTS:
+            cells = []
+            for share in SHARES:
+                drawn = []
+                for seed in range(RESAMPLES):
+                    some = [searches[place] for place in generator.integers(len(searches), size=len(searches))]
+                    drawn.append(gain(setup, some, budget, share, count, seed))
+                low, high = np.quantile(drawn, [0.025, 0.975])
+                cells.append(f"{100 * statistics.fmean(drawn):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})")
+            table.add_row(str(budget), str(count), *cells)
+    Console(width=200).print(table)
+
+
+if __name__ == "__main__":
+    main()
