@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 from schedulers.allocation import Allocator, Slice, SweepView, planned_horizon
 from schedulers.budget import Budget, format_device_seconds
+from schedulers.charging import FLUSH_SECONDS, Charging
 from schedulers.clock import Clock
 from schedulers.ending import barren, ending
 from schedulers.grant_sizes import GrantSizes
 from schedulers.losses import Losses
-from schedulers.meter import Holding, Meter
+from schedulers.meter import Holding
 from schedulers.plain_data import plain
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
@@ -23,9 +24,6 @@ from schedulers.views import view_of
 logger = logging.getLogger(__name__)
 
 Verdict = Literal["continue", "pause", "stop"]
-
-FLUSH_SECONDS = 1.0
-"""Charges reach the disk at most so much later; grants before anything runs on them."""
 
 
 class SweepCore:
@@ -50,12 +48,8 @@ class SweepCore:
         self._clock = clock
         self._sizes = GrantSizes(rules, state)
         self._losses = Losses(state, self.append)
-        self._meter = Meter()
-        self._pending: dict[tuple[str, str, str], float] = {}
-        self._trained: dict[str, float] = {}
-        self._starting: dict[str, tuple[float, bool]] = {}
+        self._charging = Charging(state, rules, clock, self.append)
         self._saving: dict[str, float] = {}
-        self._posted = clock.monotonic()
         self._changed = True
         self._asked: tuple[int, int, int] | None = None
         self._slots = 1
@@ -137,55 +131,23 @@ class SweepCore:
         Args:
             held: Every live process, by a key of its own.
         """
-        now = self._clock.monotonic()
-        for (grant, trial, phase), amount in self._meter.read(now, held).items():
-            selecting = self.state.searches[trial].kind == "select"
-            account = (grant, trial, "select" if selecting else phase)
-            self._pending[account] = self._pending.get(account, 0.0) + amount
-            if phase == "train" and not selecting:
-                self._trained[trial] = self._trained.get(trial, 0.0) + amount
-        for holding in held.values():
-            if holding.phase == "train" and holding.grant in self._starting:
-                self._note_start(holding.grant)
-        if now - self._posted >= FLUSH_SECONDS:
+        self._charging.tick(held)
+        if self._charging.due:
             self.post()
             self.flush()
 
-    def _note_start(self, grant: str) -> None:
-        """Learn from how long a process took to be ready, or took in vain."""
-        booked, reused = self._starting.pop(grant)
-        longest = self.state.reset_seconds if reused else self.state.boot_seconds
-        if (taken := self._clock.monotonic() - booked) > (longest or 0.0):
-            self.append("timing", **{"reset_seconds" if reused else "boot_seconds": taken})
-
     def post(self) -> None:
-        """Enter what the meter read into the accounts."""
-        self._posted = self._clock.monotonic()
-        pending, self._pending = self._pending, {}
-        for (grant, trial, kind), amount in pending.items():
-            # Rounded up: what guards a cap may count too much, but not too little.
-            self.append("charge", grant=grant, trial=trial, kind=kind, amount=math.ceil(amount * 1e6) / 1e6)
+        """Enter what was metered into the accounts."""
+        self._charging.post()
 
     def overdue(self, held: Mapping[str, Holding]) -> list[str]:
         """The keys of processes whose grant has only its grace left: they must be killed now."""
-        return self._within(held, self.rules.grace_seconds)
+        return self._charging.within(held, self.rules.grace_seconds)
 
     def expiring(self, held: Mapping[str, Holding]) -> set[str]:
         """The trials that train and have just the time to save left in their grant, as their start took too long."""
-        keys = self._within(held, self.rules.grace_seconds + self._sizes.saving)
+        keys = self._charging.within(held, self.rules.grace_seconds + self._sizes.saving)
         return {held[key].trial for key in keys if held[key].phase == "train"}
-
-    def _within(self, held: Mapping[str, Holding], wall_seconds: float) -> list[str]:
-        """The keys of processes whose grant has no more than this left."""
-        grants, least = self.state.ledger.grants, wall_seconds * self.rules.devices
-        unposted: dict[str, float] = {}
-        for (grant, _, _), amount in self._pending.items():
-            unposted[grant] = unposted.get(grant, 0.0) + amount
-        return [
-            key
-            for key, holding in held.items()
-            if holding.grant not in grants or grants[holding.grant].left - unposted.get(holding.grant, 0.0) <= least
-        ]
 
     # Decisions
 
@@ -238,7 +200,7 @@ class SweepCore:
         name = f"g{self.state.booked}"
         told = {"epochs": piece.epochs, "horizon": piece.horizon, "why": piece.why}
         self.append("grant", grant=name, trial=search.id, amount=round(amount, 6), **told)
-        self._starting[name] = (self._clock.monotonic(), reuse is not None)
+        self._charging.booked(name, reuse is not None)
         return stepping
 
     def _release(self, grant: str) -> None:
@@ -250,7 +212,7 @@ class SweepCore:
     def close(self, grant: str) -> None:
         """Give back what is left of a grant: the process that ran on it is gone."""
         self._release(grant)
-        self._starting.pop(grant, None)
+        self._charging.closed(grant)
 
     # What trials do
 
@@ -279,7 +241,7 @@ class SweepCore:
             epoch_seconds=None if cut else seconds,
             metrics=metrics,
         )
-        self._settle_training(name, float(step or 0.0))
+        self._charging.settle_training(name, float(step or 0.0))
         beside = metrics.get("objective_seconds") or 0.0
         if self.rules.slice_told and beside > self.state.compare_seconds:
             self.append("timing", compare_seconds=beside)
@@ -326,18 +288,6 @@ class SweepCore:
             return None
         return self.book(piece, search, view, own[0] if own else None)
 
-    def _settle_training(self, name: str, step_seconds: float) -> None:
-        """A search's kind train is the reported step time; what was held beside it in this time is set-up."""
-        if self.state.searches[name].kind == "select":
-            return
-        held, trained = self._trained.pop(name, 0.0), step_seconds * self.rules.devices
-        spare = self.state.ledger.unsaved.get(name, {}).get("setup", 0.0)
-        kinds, amount = {"from": "train", "to": "setup"}, held - trained
-        if amount < 0:
-            kinds, amount = {"from": "setup", "to": "train"}, min(-amount, spare)
-        if amount > 0:
-            self.append("relabel", trial=name, **kinds, amount=round(amount, 6))
-
     def _plan(self, epoch_seconds: float) -> None:
         """Fix the full horizon: what the budget buys of full searches, no more than one slot can run."""
         epoch = epoch_seconds * self.rules.devices
@@ -360,7 +310,7 @@ class SweepCore:
         search = self.state.searches[name]
         self.append("checkpoint", trial=name, path=path, epochs=search.epochs, iteration=iteration, bytes=size)
         # To disk with the next tick: Tune has deleted the checkpoint that was known as the oldest.
-        self._posted = -math.inf
+        self._charging.hurry()
         if since is not None and self._clock.monotonic() - since > (self.state.save_seconds or 0.0):
             self.append("timing", save_seconds=self._clock.monotonic() - since)
 
@@ -373,12 +323,12 @@ class SweepCore:
     def crashed(self, name: str, why: str, blameless: bool = False) -> None:
         """Enter that a trial's process died or raised; ``blameless`` if that was none of the trial's doing."""
         self.post()
-        self._trained.pop(name, None)
+        self._charging.crashed(name)
         self._saving.pop(name, None)
         search = self.state.searches[name]
-        if self.state.boot_seconds is not None and search.grant in self._starting:
-            # Killed while it booted, perhaps for want of time: the next one is given more.
-            self._note_start(search.grant)
+        if self.state.boot_seconds is not None:
+            # If it was killed while it booted, perhaps for want of time, the next one is given more.
+            self._charging.note_start(search.grant)
         self._losses.of_dead_trial(search, why, blameless)
 
     def drop_checkpoint(self, name: str, why: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from schedulers.allocation import Allocator
-from schedulers.core import FLUSH_SECONDS
+from schedulers.charging import FLUSH_SECONDS
 from tests.schedulers_tests.conftest import UNSEEN_SECONDS, MemoryBook
 from tests.schedulers_tests.simulation import Process, Simulation, Trial, World
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schedulers.core import FLUSH_SECONDS
+from schedulers.charging import FLUSH_SECONDS
 from schedulers.meter import Holding
 from schedulers.sweep_state import SweepState
 from tests.schedulers_tests.conftest import Sweep

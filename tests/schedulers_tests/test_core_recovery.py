@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from schedulers.allocation import Slice
 from schedulers.allocators import AsyncHalving
+from schedulers.charging import FLUSH_SECONDS
 from schedulers.clock import SimulatedClock
-from schedulers.core import FLUSH_SECONDS, SweepCore
+from schedulers.core import SweepCore
 from schedulers.ending import FAILURES_IN_A_ROW
 from schedulers.sweep_state import SweepState
 from tests.schedulers_tests.conftest import UNSEEN_SECONDS, MemoryBook, Sweep

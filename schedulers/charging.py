@@ -1,0 +1,114 @@
+"""From devices held to charges in the accounts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from schedulers.clock import Clock
+from schedulers.meter import Holding, Meter
+from schedulers.rules import Rules
+from schedulers.sweep_state import SweepState
+
+FLUSH_SECONDS = 1.0
+"""Charges reach the disk at most so much later; grants before anything runs on them."""
+
+
+class Charging:
+    """Meters what is held, and enters it into the accounts.
+
+    Args:
+        state: What the journal says so far.
+        rules: What the sweep spends by.
+        clock: Tells the time.
+        append: Enters a record, as :meth:`schedulers.core.SweepCore.append` does.
+    """
+
+    def __init__(self, state: SweepState, rules: Rules, clock: Clock, append: Callable[..., None]) -> None:
+        self._state = state
+        self._rules = rules
+        self._clock = clock
+        self._append = append
+        self._meter = Meter()
+        self._pending: dict[tuple[str, str, str], float] = {}
+        self._trained: dict[str, float] = {}
+        self._starting: dict[str, tuple[float, bool]] = {}
+        self._posted = clock.monotonic()
+
+    def tick(self, held: Mapping[str, Holding]) -> None:
+        """Meter what was held since the last tick.
+
+        Args:
+            held: Every live process, by a key of its own.
+        """
+        for (grant, trial, phase), amount in self._meter.read(self._clock.monotonic(), held).items():
+            selecting = self._state.searches[trial].kind == "select"
+            account = (grant, trial, "select" if selecting else phase)
+            self._pending[account] = self._pending.get(account, 0.0) + amount
+            if phase == "train" and not selecting:
+                self._trained[trial] = self._trained.get(trial, 0.0) + amount
+        for holding in held.values():
+            if holding.phase == "train":
+                self.note_start(holding.grant)
+
+    @property
+    def due(self) -> bool:
+        """Whether charges must be posted and made durable."""
+        return self._clock.monotonic() - self._posted >= FLUSH_SECONDS
+
+    def hurry(self) -> None:
+        """Have the next tick's charges made durable at once."""
+        self._posted = -math.inf
+
+    def post(self) -> None:
+        """Enter what was metered into the accounts."""
+        self._posted = self._clock.monotonic()
+        pending, self._pending = self._pending, {}
+        for (grant, trial, kind), amount in pending.items():
+            # Rounded up: what guards a cap may count too much, but not too little.
+            self._append("charge", grant=grant, trial=trial, kind=kind, amount=math.ceil(amount * 1e6) / 1e6)
+
+    def booked(self, grant: str, reused: bool) -> None:
+        """Take note that a process begins to start on a grant."""
+        self._starting[grant] = (self._clock.monotonic(), reused)
+
+    def closed(self, grant: str) -> None:
+        """Take note that nothing starts on a grant any more."""
+        self._starting.pop(grant, None)
+
+    def note_start(self, grant: str | None) -> None:
+        """Learn from how long a process took to be ready, or took in vain; nothing if none was starting."""
+        if grant not in self._starting:
+            return
+        booked, reused = self._starting.pop(grant)
+        longest = self._state.reset_seconds if reused else self._state.boot_seconds
+        if (taken := self._clock.monotonic() - booked) > (longest or 0.0):
+            self._append("timing", **{"reset_seconds" if reused else "boot_seconds": taken})
+
+    def settle_training(self, name: str, step_seconds: float) -> None:
+        """A search's kind train is the reported step time; what was held beside it in this time is set-up."""
+        if self._state.searches[name].kind == "select":
+            return
+        held, trained = self._trained.pop(name, 0.0), step_seconds * self._rules.devices
+        spare = self._state.ledger.unsaved.get(name, {}).get("setup", 0.0)
+        kinds, amount = {"from": "train", "to": "setup"}, held - trained
+        if amount < 0:
+            kinds, amount = {"from": "setup", "to": "train"}, min(-amount, spare)
+        if amount > 0:
+            self._append("relabel", trial=name, **kinds, amount=round(amount, 6))
+
+    def crashed(self, name: str) -> None:
+        """Forget what a trial has trained since its last report: it is lost."""
+        self._trained.pop(name, None)
+
+    def within(self, held: Mapping[str, Holding], wall_seconds: float) -> list[str]:
+        """The keys of processes whose grant has no more than this left, or is not open."""
+        grants, least = self._state.ledger.grants, wall_seconds * self._rules.devices
+        unposted: dict[str, float] = {}
+        for (grant, _, _), amount in self._pending.items():
+            unposted[grant] = unposted.get(grant, 0.0) + amount
+        return [
+            key
+            for key, holding in held.items()
+            if holding.grant not in grants or grants[holding.grant].left - unposted.get(holding.grant, 0.0) <= least
+        ]
