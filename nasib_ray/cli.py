@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +28,7 @@ from nasib_ray.cli_options import (
     StorageOption,
     example,
     wide_console,
+    working,
 )
 from nasib_ray.version import __version__
 
@@ -72,11 +72,10 @@ def plan(
     """
     from nasib_ray.plan import make_plan, plan_report
 
-    console = Console()
     chosen = _load(config, settings, budget=budget, data=data, max_storage=max_storage)
-    with console.status("measuring one epoch") if console.is_terminal else nullcontext():
-        made = make_plan(chosen)
-    plan_report(console, made)
+    with working("measuring one epoch") as progress:
+        made = make_plan(chosen, progress)
+    plan_report(Console(), made)
 
 
 @app.command(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.console import Console
 
-from nasib_ray.cli_options import INTERRUPTED, PathArgument, wide_console
+from nasib_ray.cli_options import INTERRUPTED, PathArgument, wide_console, working
 from schedulers.sizes import format_size
 
 if TYPE_CHECKING:
@@ -93,7 +93,11 @@ def _tell_trained(done: Sweep, as_json: bool, console: Console) -> None:
 
     device = find_device()
     networks = trained_networks(done)
-    told = [trained_status(network, latency_seconds(network.architecture, device)) for network in networks]
+    told = []
+    with working("measuring latency") as progress:
+        for number, network in enumerate(networks):
+            progress("networks", number, len(networks))
+            told.append(trained_status(network, latency_seconds(network.architecture, device)))
     if as_json:
         print(json.dumps({"device": device_name(device), "networks": told}, indent=2))
     else:
@@ -122,7 +126,8 @@ def export(
         raise ValueError(f"{chosen!r} is no format: give --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
     network = read_network(path, name)
     print(f"network: {network.source}")
-    check = write_export(network, file, cast(Any, chosen))
+    with working(f"writing {file}, and running it on real images") as progress:
+        check = write_export(network, file, cast(Any, chosen), progress)
     size = format_size(file.stat().st_size)
     if check.images:
         print(f"checked: run on {check.images} real images, logits differ by at most {check.largest_difference:.1e}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -73,6 +75,31 @@ PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="The sweep: ST
 def example(*lines: str) -> str:
     """The end of a command's help."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@contextmanager
+def working(on: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Say on standard error that something takes its time: a spinner on a terminal, else a line.
+
+    Args:
+        on: What, in words.
+
+    Yields:
+        What is told of parts of it: what they are, how much is done, of how much.
+    """
+    console, shown = Console(stderr=True), [on]
+
+    def line(text: str) -> None:
+        if text != shown[-1]:
+            shown.append(text)
+            console.print(text, soft_wrap=True, highlight=False)
+
+    if not console.is_terminal:
+        console.print(on, soft_wrap=True, highlight=False)
+        yield lambda what, done, total: line(f"{what}: {100 * done // max(1, total) // 25 * 25} %")
+        return
+    with console.status(on) as status:
+        yield lambda what, done, total: status.update(f"{on}; {what}: {done:,} of {total:,}")
 
 
 def wide_console(stderr: bool = False) -> Console:

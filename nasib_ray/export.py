@@ -43,7 +43,12 @@ class Check:
     largest_difference: float
 
 
-def export(network: Network, file: str | os.PathLike[str], form: Format) -> Check:
+def export(
+    network: Network,
+    file: str | os.PathLike[str],
+    form: Format,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Check:
     """Write a network to a file and make sure that the file computes what the module does.
 
     Args:
@@ -51,6 +56,7 @@ def export(network: Network, file: str | os.PathLike[str], form: Format) -> Chec
         file: Written whole, or not at all.
         form: "onnx"; "pt2", which ``torch.export.load`` reads; or "json", a description without weights. Class names
             and normalisation are in each; the batch size is free.
+        progress: Told of the images' preparation, if they must be prepared: what, how much is done, of how much.
 
     Raises:
         ValueError: A package is missing, an operation cannot be exported, or the file computes something else.
@@ -69,7 +75,7 @@ def export(network: Network, file: str | os.PathLike[str], form: Format) -> Chec
             with warnings.catch_warnings(), without_padding_warning():
                 warnings.simplefilter("ignore", category=DeprecationWarning)
                 write(network, partial)
-                check = _check(network, opened(partial), form)
+                check = _check(network, opened(partial), form, progress)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -79,8 +85,13 @@ def export(network: Network, file: str | os.PathLike[str], form: Format) -> Chec
 _SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "json": ".json"}
 
 
-def _check(network: Network, run: Callable[[Tensor], Tensor], form: str) -> Check:
-    images = real_images(network, max(_BATCHES))
+def _check(
+    network: Network,
+    run: Callable[[Tensor], Tensor],
+    form: str,
+    progress: Callable[[str, int, int], None] | None,
+) -> Check:
+    images = real_images(network, max(_BATCHES), progress)
     largest = 0.0
     with torch.inference_mode():
         for size in _BATCHES:
@@ -94,9 +105,9 @@ def _check(network: Network, run: Callable[[Tensor], Tensor], form: str) -> Chec
     return Check(len(images), largest)
 
 
-def real_images(network: Network, count: int) -> Tensor:
+def real_images(network: Network, count: int, progress: Callable[[str, int, int], None] | None = None) -> Tensor:
     """The first training images of the data set, float32 [count, C, H, W] in [0, 1]."""
-    dataset = load_dataset(DataSettings.model_validate(network.data))
+    dataset = load_dataset(DataSettings.model_validate(network.data), progress)
     return dataset.train.images[:count].float() / 255
 
 

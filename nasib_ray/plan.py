@@ -66,6 +66,7 @@ class Plan:
         full_searches: How many full searches the budget buys.
         begun: About how many searches will be begun, if one in eta goes on at every rung.
         rungs: Epochs at which searches are compared.
+        selection: Device-seconds that are kept for the selection, and how many networks compete in it.
         wall_seconds: How long the budget keeps all slots running.
         disk_bytes: What the checkpoints of all searches take without a bound, the next ones included.
         max_storage: What they may take, in bytes; None: no bound.
@@ -80,6 +81,7 @@ class Plan:
     full_searches: int
     begun: int
     rungs: list[int]
+    selection: tuple[float, int]
     wall_seconds: float
     disk_bytes: int
     max_storage: int | None
@@ -133,6 +135,7 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
         full_searches=max(1, int(epochs / horizon)),
         begun=begun,
         rungs=rungs,
+        selection=(kept, config.finalists),
         wall_seconds=budget.device_seconds / (slots * devices),
         disk_bytes=measured.checkpoint_bytes * (KEPT_CHECKPOINTS * begun + slots),
         max_storage=config.max_storage,
@@ -216,6 +219,7 @@ def plan_report(console: Console, plan: Plan) -> None:
         "one epoch": f"{measured.epoch_seconds:.2f} s ({measured.epoch_seconds * plan.devices:.2f} {device}-seconds)",
         "full search": f"{plan.horizon} epochs; the budget buys {plan.full_searches} of them",
         "rungs": f"{rungs}; about {plan.begun} searches will be begun",
+        **({"selection": _selection_text(plan)} if plan.selection[0] else {}),
         "wall-clock": _duration(plan.wall_seconds),
         "memory": f"{format_size(measured.memory_bytes)} a trial, {format_size(measured.step_memory_bytes)} of it for "
         f"a batch (estimated: {format_size(measured.estimate.total)}, {format_size(measured.estimate.step)})",
@@ -227,6 +231,11 @@ def plan_report(console: Console, plan: Plan) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _selection_text(plan: Plan) -> str:
+    kept, finalists = plan.selection
+    return f"{format_device_seconds(kept, plan.budget.device)} are kept to train the {finalists} best networks"
 
 
 def _bound_text(plan: Plan, bound: int) -> str:
