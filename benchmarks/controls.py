@@ -3,8 +3,8 @@
     python benchmarks/controls.py examples/digits.yaml --storage FOLDER
     python benchmarks/controls.py examples/cifar.yaml --storage FOLDER --data CIFAR-10-FOLDER --sweeps 2
 
-Prints what `nasib-ray compare` says of them: test errors and relative improvements over random search, with intervals over
-sweeps. What is done is kept in the folder: the same command again goes on where it ended.
+Prints what `nasib-ray compare` says of them: test errors and relative improvements over random search, with intervals
+over sweeps. What is done is kept in the folder: the same command again goes on where it ended.
 """
 
 from __future__ import annotations
