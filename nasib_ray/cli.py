@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.console import Console
 
+from nasib_ray.cli_report import EXAMPLE as REPORT_EXAMPLE
+from nasib_ray.cli_report import report
 from nasib_ray.version import __version__
 from schedulers.sizes import format_size
 
@@ -365,6 +367,9 @@ def ledger(
     accounts_report(console, frame, known.status(), last)
     if csv is not None or parquet is not None:
         print(f"wrote {' and '.join(str(file) for file in (csv, parquet) if file is not None)}")
+
+
+app.command(epilog=REPORT_EXAMPLE)(report)
 
 
 def _ahead(sweep: Sweep) -> datetime | None:
