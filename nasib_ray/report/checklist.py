@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from nasib_ray.config import SweepConfig
 from nasib_ray.results import Sweep
+from nasib_ray.tables import Signs
 from nasib_ray.trained import TrainedStatus
 
 SOURCE = (
@@ -116,8 +117,8 @@ def _comparison(evidence: Evidence) -> list[Point]:
             "Confounders are under control: hardware, versions, run time",
             "yes" if one else "partly",
             f"versions and devices are below ({', '.join(devices) or 'no device is known'}; "
-            f"{runs} run{'' if runs == 1 else 's'} of the sweep); the budget is device-time, so other hardware searches "
-            "for more or fewer epochs",
+            f"{runs} run{'' if runs == 1 else 's'} of the sweep); the budget is device-time, so other hardware "
+            "searches for more or fewer epochs",
         ),
         Point(
             part,
@@ -140,7 +141,7 @@ def _comparison(evidence: Evidence) -> list[Point]:
             "yes" if controls else "no",
             f"control networks: {', '.join(controls)}"
             if controls
-            else "no controls were run: random networks of the same space, trained alike, would show what searching adds",
+            else "no controls were run: random networks of the space, trained alike, would show what searching adds",
         ),
         Point(
             part,
@@ -162,7 +163,7 @@ def _reporting(evidence: Evidence) -> list[Point]:
     part = "Reporting"
     own, ledger = evidence.config is not None, evidence.sweep.state.ledger
     device = (evidence.sweep.state.settings.get("device") or "device").upper()
-    tuned = ", ".join(evidence.config.search.axes) if evidence.config is not None else ""
+    tuned = ", ".join(map(Signs().named, evidence.config.search.axes)) if evidence.config is not None else ""
     return [
         Point(
             part,

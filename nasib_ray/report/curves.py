@@ -16,6 +16,7 @@ from nasib_ray.report.figures import (
     STATE_COLOURS,
     Figure,
     figure,
+    log_axis,
     rounded,
     shown,
     thinned,
@@ -37,6 +38,7 @@ _MARKS: dict[HappeningKind, tuple[str, str]] = {
     "weights given up": ("circle-open", "#b39ddb"),
 }
 _TOLD_SETTINGS = 4
+_OTHERS = ("#2a6f97", "#52b788", "#9775fa", "#607d8b", "#8ecae6", "#adb5bd")
 
 
 def learning_curves(state: SweepState, history: History, settings: Sequence[str]) -> Figure | None:
@@ -92,13 +94,13 @@ def finalists(state: SweepState, history: History) -> Figure | None:
         return None
     drawn = go.Figure()
     chosen = state.selected
-    for trial in sorted(trained, key=lambda trial: trial is chosen):
+    for number, trial in enumerate(sorted(trained, key=lambda trial: trial is chosen)):
         best = trial is chosen
         found_by = trial.config.get("name", "")
         x, y = zip(*thinned(points[trial.id]), strict=True) if points[trial.id] else ((), ())
         drawn.add_scatter(
             x=x, y=rounded(y), mode="lines", name=f"found by {shown(found_by)}" + (", selected" if best else ""),
-            line={"width": 3, "color": EMPHASIS} if best else {"width": 1.5},
+            line={"width": 3, "color": EMPHASIS} if best else {"width": 1.5, "color": _OTHERS[number % len(_OTHERS)]},
             hovertemplate="epoch %{x}: %{y:.3f}",
         )  # fmt: skip
     drawn.update_xaxes(title="epochs of the training from scratch", rangemode="tozero")
@@ -148,7 +150,7 @@ def effective_candidates(state: SweepState, history: History, search: SearchReco
             hovertemplate="all searches, epoch %{x}: %{y:.3g}<extra></extra>",
         )  # fmt: skip
     drawn.update_xaxes(title="epochs", rangemode="tozero")
-    drawn.update_yaxes(type="log", dtick="D1", tickfont={"size": 11})
+    drawn.update_yaxes(**log_axis(1.0, 1000.0))
     drawn.update_yaxes(title="effective candidates", row=1, col=1)
     caption = (
         "The exponential of the entropy of the exploiting policy: as many equally likely candidates would be as "
@@ -224,7 +226,7 @@ def _measured(state: SweepState, metrics: Sequence[str]) -> str:
     if "objective" not in metrics:
         return ""
     how = state.searches and next(iter(state.searches.values())).config.get("objective")
-    return f"The objective ({how}) is measured only where searches are compared: at rungs and at their ends. "
+    return f"The objective ({how}) is measured only where searches may be compared, as at rungs and at their ends. "
 
 
 def _by_layer(curve: Curve) -> list[list[tuple[int, float]]]:

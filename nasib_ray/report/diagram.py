@@ -96,7 +96,7 @@ def architecture_svg(operations: Sequence[str], skeleton: Skeleton) -> Markup:
         if rows[-1] and _MARGIN * 2 + taken + width > _WIDTH:
             rows.append([])
         rows[-1].append((width, body))
-    height = len(rows) * (_HEIGHT + _ROW_GAP) + _MARGIN
+    height = len(rows) * (_HEIGHT + _ROW_GAP) - _ROW_GAP + 2 * _MARGIN
     width = max(_MARGIN * 2 + sum(w + _GAP for w, _ in row) - _GAP for row in rows)
     parts = [
         f'<svg class="architecture" role="img" viewBox="0 0 {width} {height}" width="{width}" '

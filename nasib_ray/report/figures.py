@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -54,7 +55,7 @@ class Figure:
     caption: str
 
 
-def figure(drawn: go.Figure, name: str, caption: str, height: int, **layout: Any) -> Figure:
+def figure(drawn: go.Figure, name: str, caption: str, height: int, tools: bool = True, **layout: Any) -> Figure:
     """Give a figure the looks that all have.
 
     Args:
@@ -62,6 +63,7 @@ def figure(drawn: go.Figure, name: str, caption: str, height: int, **layout: Any
         name: The id of its element, unique in the page.
         caption: What it shows.
         height: In pixels; its width is the page's.
+        tools: Whether it has buttons to zoom and the like, under the pointer.
         layout: Whatever differs from the others.
     """
     drawn.update_layout(
@@ -77,7 +79,12 @@ def figure(drawn: go.Figure, name: str, caption: str, height: int, **layout: Any
     )
     drawn.update_xaxes(automargin=True)
     drawn.update_yaxes(automargin=True)
-    html = drawn.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=_CONFIG)
+    html = drawn.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=name,
+        config={**_CONFIG, "displayModeBar": "hover" if tools else False},
+    )
     return Figure(Markup(html), caption)
 
 
@@ -87,6 +94,18 @@ def thinned(items: Sequence[Item], most: int = MOST_POINTS) -> list[Item]:
         return list(items)
     step = (len(items) - 1) / (most - 1)
     return [items[round(number * step)] for number in range(most)]
+
+
+def log_axis(low: float, high: float) -> dict[str, Any]:
+    """A logarithmic axis that is labelled at 1, 2 and 5 of each power of ten.
+
+    Args:
+        low: The smallest value to be shown, above 0.
+        high: The largest one.
+    """
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def shown(text: object) -> str:

@@ -104,8 +104,8 @@ class Curve:
 
     def points(self, metric: str) -> list[tuple[int, float]]:
         """(epoch, value) where a metric was reported as a finite number."""
-        pairs = zip(self.epochs, (metrics.get(metric) for metrics in self.metrics), strict=True)
-        return [(epoch, float(value)) for epoch, value in pairs if _is_number(value)]
+        pairs = zip(self.epochs, (_number(metrics.get(metric)) for metrics in self.metrics), strict=True)
+        return [(epoch, value) for epoch, value in pairs if value is not None]
 
 
 @dataclass(frozen=True)
@@ -231,8 +231,8 @@ class _Fold:
     def _report(self, trial: _Trial, record: Mapping[str, Any]) -> None:
         metrics, trial.epochs = record["metrics"], record["epochs"]
         if metrics.get("cut"):
-            part = metrics.get("epoch_fraction")
-            done = trial.epochs + (part if _is_number(part) and part < 1 else 0.0)
+            part = _number(metrics.get("epoch_fraction")) or 0.0
+            done = trial.epochs + (part if part < 1 else 0.0)
             why = "as it was told to stop" if metrics.get("interrupted") else "as its slice had no time left"
             self._happen(record, "cut", done, f"cut within epoch {trial.epochs + 1}, {why}")
         else:
@@ -266,5 +266,6 @@ def _epochs(number: int) -> str:
     return f"{number} epoch" if number == 1 else f"{number} epochs"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _number(value: Any) -> float | None:
+    """A finite number; None for anything else."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None

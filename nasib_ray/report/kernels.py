@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.compute as pc
 from markupsafe import Markup
@@ -34,7 +33,7 @@ _CAPTIONS: dict[Map, str] = {
     "frequency": "How often each candidate was drawn so far.",
     "sampling_probability": "With which chance the exploiting policy draws each candidate.",
 }
-_SCALES: dict[Map, str] = {"alpha": "RdBu", "frequency": "Blues", "sampling_probability": "YlOrRd"}
+_SCALES: dict[Map, str] = {"alpha": "RdBu", "frequency": "Blues", "sampling_probability": "Greens"}
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def _drawn(kind: Map, maps: list[list[list[float | None]]], found: tuple[str, ..
     drawn.update_annotations(font={"size": 12, "color": INK})
     low, high = value_range(kind, maps)
     return figure(
-        drawn, f"map-{kind}", _CAPTIONS[kind], 80 + _MAP_HEIGHT * down,
+        drawn, f"map-{kind}", _CAPTIONS[kind], 80 + _MAP_HEIGHT * down, tools=False,
         coloraxis={"colorscale": _SCALES[kind], "cmin": low, "cmax": high, "colorbar": {"thickness": 12, "len": 0.9}},
         margin={"l": 50, "r": 20, "t": 30, "b": 40},
     )  # fmt: skip

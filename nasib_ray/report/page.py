@@ -21,7 +21,7 @@ from nasib_ray.report import checklist, curves, diagram, kernels, published, spe
 from nasib_ray.report.history import History, sweep_history
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.status import SweepStatus, single_values
-from nasib_ray.tables import budget_line, metric_value, states_line, telling_settings
+from nasib_ray.tables import Signs, budget_line, metric_value, states_line, telling_settings
 from nasib_ray.version import __version__
 from schedulers.sweep_state import SearchRecord
 from trainables.candidates import candidate_names
@@ -184,7 +184,7 @@ def _facts(material: _Material) -> list[tuple[str, str]]:
     state = status["state"] + (f": {status['why']}" if status["why"] else "")
     facts = [("state", state), ("budget", budget_line(status)), ("trials", states_line(status))]
     if config is not None:
-        fixed, tuned = config.search.fixed, ", ".join(config.search.axes) or "nothing"
+        fixed, tuned = config.search.fixed, ", ".join(map(Signs().named, config.search.axes)) or "nothing"
         space = {name: fixed[name] for name in ("layers", "candidates", "m") if name in fixed}
         facts.insert(0, ("searched", f"networks for {config.data.name}; " + _listed(space) + f"; {tuned} tuned"))
     else:
@@ -222,7 +222,7 @@ def _reproduce(material: _Material, devices: Sequence[str]) -> list[tuple[str, s
     settings, config = material.sweep.state.settings, material.config
     hosts = {metrics.get("hostname") for curve in material.history.curves.values() for metrics in curve.metrics}
     facts = [] if config is None else [("seed of the sweep", str(config.seed))]
-    facts += [(f"version of {name}", str(version)) for name, version in settings.get("versions", {}).items()]
+    facts += [(name, str(version)) for name, version in settings.get("versions", {}).items()]
     facts += [
         ("devices", ", ".join(devices) or "not reported"),
         ("machines", str(len(hosts - {None})) if hosts - {None} else "not reported"),

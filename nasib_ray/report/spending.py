@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -38,7 +39,7 @@ def burn_down(frame: pd.DataFrame, history: History, device: str) -> Figure:
     spent = _held_by_kind(frame)
     budget = frame[["spent_device_seconds", "granted_device_seconds", "free_device_seconds"]].sum(axis=1)
     bounded = float(budget.max()) < WITHOUT_LIMIT
-    rows = thinned(range(len(frame)), _MOST_ROWS)
+    rows = _shown_rows(frame)
     held = frame["spent_device_seconds"].iloc[rows]
     unit, size = _unit(float(budget.max()) if bounded else float(held.max()))
     times = [moment(time) for time in _unix(frame["time"].iloc[rows])]
@@ -47,13 +48,15 @@ def burn_down(frame: pd.DataFrame, history: History, device: str) -> Figure:
         if spent[kind].max() > 0:
             amounts = rounded([value / size for value in spent[kind].iloc[rows]])
             drawn.add_scatter(
-                x=times, y=amounts, name=kind, stackgroup="held", line={"width": 0.5, "color": KIND_COLOURS[kind]},
+                x=times, y=amounts, name=kind, stackgroup="held",
+                line={"width": 0.5, "color": KIND_COLOURS[kind], "shape": "hv"},
                 fillcolor=KIND_COLOURS[kind], hovertemplate="%{y:.4g}",
             )  # fmt: skip
     if bounded:
         granted = rounded([value / size for value in frame["granted_device_seconds"].iloc[rows]])
         drawn.add_scatter(
-            x=times, y=granted, name="granted, not held yet", stackgroup="held", line={"width": 0.5, "color": FAINT},
+            x=times, y=granted, name="granted, not held yet", stackgroup="held",
+            line={"width": 0.5, "color": FAINT, "shape": "hv"},
             fillcolor="rgba(144, 164, 174, 0.25)", hovertemplate="%{y:.4g}",
         )  # fmt: skip
         line = rounded([value / size for value in budget.iloc[rows]])
@@ -124,14 +127,23 @@ def timeline(state: SweepState, history: History) -> Figure:
         tickfont={"size": 11}, showgrid=False, zeroline=False,
     )  # fmt: skip
     drawn.update_xaxes(title="time (UTC)")
-    left_out = len(had) - len(rows)
+    left_out, most = len(had) - len(rows), len(history.holdings)
+    drawn_grants = sum(1 for trace in drawn.data for at in trace.y if at is None)
     caption = (
         "When each trial held a slot (from the booking of a grant to its release), by what the grant was for; trials "
         "in the order in which they were begun."
         + (f" {left_out} more trials are not shown." if left_out else "")
+        + (f" Of {most:,} grants {drawn_grants:,} are drawn." if drawn_grants < most else "")
         + (" The time between two runs is left out." if cut else "")
     )
     return figure(drawn, "timeline", caption, 130 + 20 * len(rows), hovermode="closest")
+
+
+def _shown_rows(frame: pd.DataFrame) -> list[int]:
+    """The numbers of the rows that are drawn: some, the borders of runs among them, and the most that was promised."""
+    borders = [place for place, (run, after) in enumerate(pairwise(frame["run"])) if run != after]
+    kept = {*thinned(range(len(frame)), _MOST_ROWS), *borders, *(place + 1 for place in borders)}
+    return sorted({*kept, int(frame["granted_device_seconds"].to_numpy().argmax())})
 
 
 def _held_by_kind(frame: pd.DataFrame) -> pd.DataFrame:
@@ -149,7 +161,7 @@ def _held_by_kind(frame: pd.DataFrame) -> pd.DataFrame:
 def _mark_runs(drawn: go.Figure, runs: Sequence[Run]) -> bool:
     """Draw a line where a run begins; leave long waits between runs out. Returns whether there were any."""
     worked = sum(run.end - run.start for run in runs)
-    gaps = [(before.end, after.start) for before, after in zip(runs, runs[1:], strict=False)]
+    gaps = [(before.end, after.start) for before, after in pairwise(runs)]
     cut = [(start, end) for start, end in gaps if end - start > _LONG_GAP * worked]
     if cut:
         # A little of each gap stays, so that lines on either side of it are apart.
