@@ -36,11 +36,9 @@ def report(
     each kernel, the network that was found and the trained ones, and all that it takes to reproduce them.
     """
     from nasib_ray.report.page import write_report
-    from nasib_ray.results import load_sweep
 
     if output is None and _URI.match(path):
         raise ValueError(f"{path} is a URI: say where the report is written to, as in -o {_NAME}")
-    load_sweep(path)
     file = Path(path).expanduser() / _NAME if output is None else output.expanduser()
     console = Console(stderr=True)
     if console.is_terminal:

@@ -38,6 +38,7 @@ _MARKS: dict[HappeningKind, tuple[str, str]] = {
     "weights given up": ("circle-open", "#b39ddb"),
 }
 _TOLD_SETTINGS = 4
+_FEW_MARKS = 40
 _OTHERS = ("#2a6f97", "#52b788", "#9775fa", "#607d8b", "#8ecae6", "#adb5bd")
 
 
@@ -194,7 +195,7 @@ def _add_marks(drawn: go.Figure, row: int, history: History, points: dict[str, l
         heights = [_height(points[happening.trial], happening.epoch, lowest) for happening in happened]
         drawn.add_scatter(
             x=rounded([happening.epoch for happening in happened]), y=rounded(heights), mode="markers", name=kind,
-            marker={"symbol": symbol, "color": colour, "size": 9, "line": {"width": 1.5, "color": colour}},
+            marker={"symbol": symbol, "color": colour, "size": 9 if len(happened) <= _FEW_MARKS else 6},
             text=[f"{shown(happening.trial)}: {shown(happening.text)}" for happening in happened],
             hovertemplate="%{text}<extra></extra>", row=row, col=1,
         )  # fmt: skip

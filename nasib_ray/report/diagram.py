@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from trainables.candidates import is_import_path, kernel_of
 
-_WIDTH, _MARGIN, _GAP = 1120, 12, 26
+_WIDTH, _MARGIN, _GAP = 1120, 12, 22
 _HEIGHT, _ROW_GAP = 176, 34
-_LAYER_WIDTH, _END_WIDTH, _REDUCTION_WIDTH = 112, 76, 70
+_LAYER_WIDTH, _END_WIDTH, _REDUCTION_WIDTH = 104, 76, 70
 _GRID = 72
-_LONGEST_NAME = 15
+_LONGEST_NAME = 13
 _COLOURS = {
     "conv": "#2a6f97",
     "sepconv": "#52b788",
@@ -90,12 +90,9 @@ def architecture_svg(operations: Sequence[str], skeleton: Skeleton) -> Markup:
     """
     side = max([skeleton.m, *(size for name in operations for size in (kernel_of(name) or ("", 1, 1))[1:])])
     blocks = _blocks(operations, skeleton, side)
-    rows: list[list[tuple[int, str]]] = [[]]
-    for width, body in blocks:
-        taken = sum(other + _GAP for other, _ in rows[-1])
-        if rows[-1] and _MARGIN * 2 + taken + width > _WIDTH:
-            rows.append([])
-        rows[-1].append((width, body))
+    fewest = len(_wrapped(blocks, _WIDTH))
+    # As narrow as as many rows allow: so they are about equally long.
+    rows = next(rows for limit in range(300, _WIDTH + 1, 10) if len(rows := _wrapped(blocks, limit)) == fewest)
     height = len(rows) * (_HEIGHT + _ROW_GAP) - _ROW_GAP + 2 * _MARGIN
     width = max(_MARGIN * 2 + sum(w + _GAP for w, _ in row) - _GAP for row in rows)
     parts = [
@@ -119,6 +116,17 @@ def architecture_svg(operations: Sequence[str], skeleton: Skeleton) -> Markup:
             first = rows[number + 1][0][0] // 2 + _MARGIN
             parts.append(_arrow(f"M{x} {middle}h6V{turn}H{first}V{below}"))
     return Markup("".join([*parts, "</svg>"]))
+
+
+def _wrapped(blocks: Sequence[tuple[int, str]], limit: int) -> list[list[tuple[int, str]]]:
+    """The blocks in rows that are no wider than a limit, if their blocks are not."""
+    rows: list[list[tuple[int, str]]] = [[]]
+    for block in blocks:
+        taken = sum(width + _GAP for width, _ in rows[-1])
+        if rows[-1] and _MARGIN * 2 + taken + block[0] > limit:
+            rows.append([])
+        rows[-1].append(block)
+    return rows
 
 
 def _blocks(operations: Sequence[str], skeleton: Skeleton, side: int) -> list[tuple[int, str]]:

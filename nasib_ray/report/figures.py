@@ -72,7 +72,8 @@ def figure(drawn: go.Figure, name: str, caption: str, height: int, tools: bool =
             "height": height,
             "font": {"family": _FONT, "size": 13, "color": INK},
             "margin": {"l": 70, "r": 20, "t": 30, "b": 50},
-            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0},
+            # Ten pixels above the plot, however high it is.
+            "legend": {"orientation": "h", "yanchor": "bottom", "y": 1 + 10 / (height - 80), "xanchor": "left", "x": 0},
             "hoverlabel": {"align": "left"},
             **layout,
         }
@@ -120,4 +121,4 @@ def moment(unix_seconds: float) -> str:
 
 def rounded(values: Sequence[float | None], digits: int = 4) -> list[float | None]:
     """Values with so many significant digits, so that they take little room in the page."""
-    return [None if value is None or value != value else float(f"{value:.{digits}g}") for value in values]
+    return [None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}") for value in values]

@@ -145,8 +145,9 @@ def _drawn(kind: Map, maps: list[list[list[float | None]]], found: tuple[str, ..
         if kernel is not None:
             _, i, j = kernel
             drawn.add_scatter(
-                x=[j], y=[i], mode="markers", showlegend=False, hoverinfo="skip",
-                marker={"symbol": "circle-open", "size": 13, "color": EMPHASIS, "line": {"width": 3}}, **place,
+                # An orange ring on a white one is seen on any colour.
+                x=[j, j], y=[i, i], mode="markers", showlegend=False, hoverinfo="skip", **place,
+                marker={"symbol": "circle-open", "size": 13, "color": ["#fff", EMPHASIS], "line": {"width": [6, 2.5]}},
             )  # fmt: skip
     drawn.update_xaxes(tickvals=sizes, range=[0.5, side + 0.5], showgrid=False, zeroline=False, tickfont={"size": 9})
     drawn.update_yaxes(tickvals=sizes, range=[side + 0.5, 0.5], showgrid=False, zeroline=False, tickfont={"size": 9})

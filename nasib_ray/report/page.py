@@ -21,13 +21,13 @@ from nasib_ray.report import checklist, curves, diagram, kernels, published, spe
 from nasib_ray.report.history import History, sweep_history
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.status import SweepStatus, single_values
-from nasib_ray.tables import Signs, budget_line, metric_value, states_line, telling_settings
+from nasib_ray.tables import Signs, budget_line, count, metric_value, states_line, telling_settings
 from nasib_ray.version import __version__
 from schedulers.sweep_state import SearchRecord
 from trainables.candidates import candidate_names
 
 TRAININGS = "retrain"
-"""The folder of the trainings in that of the sweep."""
+"""The folder of the trainings in that of the sweep, and the key of their settings."""
 
 Progress = Callable[[str], None]
 
@@ -72,10 +72,8 @@ class _Material:
     def of(cls, sweep: Sweep) -> _Material:
         records = sweep.records()
         plain = sweep.state.settings.get("config")
-        folder = f"{sweep.path.rstrip('/')}/{TRAININGS}"
-        trainings = load_sweep(folder) if plain is not None and "?" not in folder and sweep_exists(folder) else None
         config = None if plain is None else SweepConfig(**plain)
-        return cls(sweep, sweep.status(), records, sweep_history(records), config, trainings)
+        return cls(sweep, sweep.status(), records, sweep_history(records), config, _trainings(sweep))
 
     @property
     def device(self) -> str:
@@ -95,6 +93,18 @@ class _Material:
         if selected is not None:
             return tuple(selected["architecture"])
         return tuple((incumbent["architecture"] if incumbent is not None else None) or ())
+
+
+def _trainings(sweep: Sweep) -> Sweep | None:
+    """The trainings of a sweep's networks; the sweep itself if it is one of trainings; None if there are none."""
+    if TRAININGS in sweep.state.settings:
+        return sweep
+    if sweep.state.settings.get("config") is None:
+        return None
+    # What follows a question mark in a URI says how its storage is reached.
+    place, mark, rest = sweep.path.partition("?") if "://" in sweep.path else (sweep.path, "", "")
+    folder = f"{place.rstrip('/')}/{TRAININGS}{mark}{rest}"
+    return load_sweep(folder) if sweep_exists(folder) else None
 
 
 def _page(material: _Material, told: Progress) -> str:
@@ -124,6 +134,7 @@ def _page(material: _Material, told: Progress) -> str:
     told("the page")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["metric"] = lambda value, name: metric_value(name, value)
+    environment.filters["counted"] = count
     environment.filters["parameters"] = published.parameters_told
     room = resources.files("nasib_ray.report")
     template = environment.from_string(room.joinpath("page.html.j2").read_text(encoding="utf-8"))
@@ -133,6 +144,7 @@ def _page(material: _Material, told: Progress) -> str:
         style=Markup(room.joinpath("page.css").read_text(encoding="utf-8")),
         script=Markup(room.joinpath("page.js").read_text(encoding="utf-8")),
         title=material.sweep.folder.rstrip("/").rpartition("/")[2],
+        own=material.config is not None,
         status=material.status,
         facts=_facts(material),
         comparison=compared,
@@ -174,8 +186,10 @@ def _comparison(material: _Material) -> published.Comparison:
     if config is not None and {"candidates", "m", "K"} <= set(config.search.fixed):
         fixed = config.search.fixed
         candidates = len(candidate_names(fixed["candidates"], fixed["m"], fixed["K"]))
-    data = "its own data" if config is None else config.data.name
-    return published.comparison(material.sweep, material.trainings, candidates, data)
+    first = next(iter(material.sweep.state.searches.values()), None)
+    data = str(single_values(first.config).get("data/name", "data of its own")) if first is not None else "other data"
+    searched = None if config is None else material.sweep
+    return published.comparison(searched, material.trainings, candidates, data if config is None else config.data.name)
 
 
 def _facts(material: _Material) -> list[tuple[str, str]]:
@@ -187,6 +201,8 @@ def _facts(material: _Material) -> list[tuple[str, str]]:
         fixed, tuned = config.search.fixed, ", ".join(map(Signs().named, config.search.axes)) or "nothing"
         space = {name: fixed[name] for name in ("layers", "candidates", "m") if name in fixed}
         facts.insert(0, ("searched", f"networks for {config.data.name}; " + _listed(space) + f"; {tuned} tuned"))
+    elif TRAININGS in settings:
+        facts.insert(0, ("trained", "networks that a sweep found, from scratch"))
     else:
         facts.insert(
             0, ("searched", f"settings of {settings.get('trainable', 'a Trainable')}, not by nasib-ray itself")
@@ -274,7 +290,7 @@ def _write_whole(file: Path, text: str) -> None:
         )
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="replace")
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)

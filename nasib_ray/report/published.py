@@ -53,7 +53,7 @@ class Comparison:
 
     Attributes:
         networks: In the order in which they were begun.
-        search_time: Device-days that the whole sweep held, with their unit.
+        search_time: Device-days that the whole sweep held, with their unit; empty if that is not known.
         candidates: Of a layer in the sweep's search space; None if that is not known.
         warning: Why the rows are not comparable, or what still differs.
     """
@@ -64,17 +64,19 @@ class Comparison:
     warning: str
 
 
-def comparison(sweep: Sweep, trainings: Sweep | None, candidates: int | None, data: str) -> Comparison:
+def comparison(sweep: Sweep | None, trainings: Sweep | None, candidates: int | None, data: str) -> Comparison:
     """Describe the networks that were trained from scratch.
 
     Args:
-        sweep: The sweep that found them.
+        sweep: The sweep that found them, if it is known.
         trainings: Their trainings; None if there were none.
         candidates: Of a layer in its search space.
         data: The name of its data set.
     """
-    device = sweep.state.settings.get("device") or "device"
-    days = sweep.state.ledger.spent / _DAY
+    search_time = ""
+    if sweep is not None:
+        device = sweep.state.settings.get("device") or "device"
+        search_time = f"{sweep.state.ledger.spent / _DAY:.2g} {device.upper()} days"
     told = [] if trainings is None else [trained_status(network) for network in trained_networks(trainings)]
     if data == "cifar10":
         warning = (
@@ -86,7 +88,7 @@ def comparison(sweep: Sweep, trainings: Sweep | None, candidates: int | None, da
             f"The published rows are for CIFAR-10 and this sweep searched on {data}: other data, sizes and training "
             "make the rows not comparable. They are here to show what is usually told of a found network."
         )
-    return Comparison(told, f"{days:.2g} {device.upper()} days", candidates, warning)
+    return Comparison(told, search_time, candidates, warning)
 
 
 def parameters_told(parameters: int) -> str:

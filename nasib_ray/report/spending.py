@@ -17,6 +17,7 @@ from schedulers.sweep_state import SweepState
 _UNITS = (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0), ("seconds", 1.0))
 _MOST_BARS = 120
 _MOST_ROWS = 400
+_FEW_ROWS = 40
 _LONG_GAP = 0.25
 _GRANTS = {
     "measure": ("#8ecae6", "to measure an epoch"),
@@ -48,21 +49,21 @@ def burn_down(frame: pd.DataFrame, history: History, device: str) -> Figure:
         if spent[kind].max() > 0:
             amounts = rounded([value / size for value in spent[kind].iloc[rows]])
             drawn.add_scatter(
-                x=times, y=amounts, name=kind, stackgroup="held",
+                x=times, y=amounts, name=kind, stackgroup="held", mode="lines",
                 line={"width": 0.5, "color": KIND_COLOURS[kind], "shape": "hv"},
                 fillcolor=KIND_COLOURS[kind], hovertemplate="%{y:.4g}",
             )  # fmt: skip
     if bounded:
         granted = rounded([value / size for value in frame["granted_device_seconds"].iloc[rows]])
         drawn.add_scatter(
-            x=times, y=granted, name="granted, not held yet", stackgroup="held",
+            x=times, y=granted, name="granted, not held yet", stackgroup="held", mode="lines",
             line={"width": 0.5, "color": FAINT, "shape": "hv"},
             fillcolor="rgba(144, 164, 174, 0.25)", hovertemplate="%{y:.4g}",
         )  # fmt: skip
         line = rounded([value / size for value in budget.iloc[rows]])
         drawn.add_scatter(
-            x=times, y=line, name="budget", line={"color": INK, "width": 2, "dash": "dash", "shape": "hv"},
-            hovertemplate="%{y:.4g}",
+            x=times, y=line, name="budget", mode="lines", hovertemplate="%{y:.4g}",
+            line={"color": INK, "width": 2, "dash": "dash", "shape": "hv"},
         )  # fmt: skip
     cut = _mark_runs(drawn, history.runs)
     drawn.update_xaxes(title="time (UTC)")
@@ -98,7 +99,7 @@ def spent_by_trial(state: SweepState, device: str) -> Figure:
     _trial_axis(drawn, [name for name, _ in rows])
     drawn.update_xaxes(title=f"{device.upper()}-{unit}")
     caption = "Device-time that each trial held, by kind; the one that held most on top."
-    return figure(drawn, "by-trial", caption, 130 + 20 * len(rows), barmode="stack", bargap=0.25)
+    return figure(drawn, "by-trial", caption, _height(rows), barmode="stack", bargap=0.25, showlegend=True)
 
 
 def timeline(state: SweepState, history: History) -> Figure:
@@ -119,12 +120,12 @@ def timeline(state: SweepState, history: History) -> Figure:
         colour, name = _GRANTS.get(why, (FAINT, why))
         drawn.add_scatter(
             x=x, y=y, mode="lines", name=shown(name), text=texts, hovertemplate="%{text}<extra></extra>",
-            line={"width": 10, "color": colour},
+            line={"width": 10 if len(rows) <= _FEW_ROWS else 7, "color": colour},
         )  # fmt: skip
     cut = _mark_runs(drawn, history.runs)
     drawn.update_yaxes(
         tickvals=list(range(len(rows))), ticktext=[shown(name) for name in rows], range=[len(rows) - 0.4, -0.6],
-        tickfont={"size": 11}, showgrid=False, zeroline=False,
+        tickfont={"size": _font(rows)}, showgrid=False, zeroline=False,
     )  # fmt: skip
     drawn.update_xaxes(title="time (UTC)")
     left_out, most = len(had) - len(rows), len(history.holdings)
@@ -136,7 +137,7 @@ def timeline(state: SweepState, history: History) -> Figure:
         + (f" Of {most:,} grants {drawn_grants:,} are drawn." if drawn_grants < most else "")
         + (" The time between two runs is left out." if cut else "")
     )
-    return figure(drawn, "timeline", caption, 130 + 20 * len(rows), hovermode="closest")
+    return figure(drawn, "timeline", caption, _height(rows), hovermode="closest", showlegend=True)
 
 
 def _shown_rows(frame: pd.DataFrame) -> list[int]:
@@ -185,8 +186,17 @@ def _mark_runs(drawn: go.Figure, runs: Sequence[Run]) -> bool:
 def _trial_axis(drawn: go.Figure, names: Sequence[str]) -> None:
     drawn.update_yaxes(
         type="category", categoryorder="array", categoryarray=[shown(name) for name in names][::-1],
-        tickfont={"size": 11}, dtick=1,
+        tickfont={"size": _font(names)}, dtick=1,
     )  # fmt: skip
+
+
+def _height(rows: Sequence[object]) -> int:
+    """Of a figure with a row for each trial, in pixels."""
+    return 130 + (20 if len(rows) <= _FEW_ROWS else 13) * len(rows)
+
+
+def _font(rows: Sequence[object]) -> int:
+    return 11 if len(rows) <= _FEW_ROWS else 9
 
 
 def _told(holding: Holding) -> str:
