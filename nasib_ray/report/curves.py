@@ -42,13 +42,16 @@ _FEW_MARKS = 40
 _OTHERS = ("#2a6f97", "#52b788", "#9775fa", "#607d8b", "#8ecae6", "#adb5bd")
 
 
-def learning_curves(state: SweepState, history: History, settings: Sequence[str]) -> Figure | None:
+def learning_curves(
+    state: SweepState, history: History, settings: Sequence[str], incumbent: SearchRecord | None
+) -> Figure | None:
     """The ranked metric, and the accuracy besides, against epochs; None as long as nothing was reported.
 
     Args:
         state: The sweep.
         history: What happened to it.
         settings: Names of those that tell its trials apart.
+        incumbent: The search that is emphasised, if one is.
     """
     metric = state.settings.get("metric") or "value"
     searches = [search for search in state.searches.values() if search.kind == "search" and search.id in history.curves]
@@ -58,7 +61,6 @@ def learning_curves(state: SweepState, history: History, settings: Sequence[str]
     if not metrics:
         return None
     drawn = make_subplots(rows=len(metrics), cols=1, shared_xaxes=True, vertical_spacing=0.06)
-    incumbent = state.incumbent
     # The emphasised one is drawn last, above the others.
     for search in sorted(searches, key=lambda search: search is incumbent):
         for row, name in enumerate(metrics, 1):
@@ -73,13 +75,15 @@ def learning_curves(state: SweepState, history: History, settings: Sequence[str]
     # Where each epoch has a value, a happening stands on its trial's line.
     marked = metrics[-1]
     _add_marks(drawn, len(metrics), history, points[marked])
-    _add_states(drawn, searches, incumbent)
+    noun = "trial" if state.settings.get("config") is None else "search"
+    _add_states(drawn, noun, searches, incumbent)
     for row, name in enumerate(metrics, 1):
         drawn.update_yaxes(title=shown(name), row=row, col=1)
     drawn.update_xaxes(title="epochs", rangemode="tozero", row=len(metrics), col=1)
+    leads = "" if incumbent is None else "; the incumbent is emphasised"
     caption = (
-        f"A line for each search, coloured by its state now; the incumbent is emphasised. {_measured(state, metrics)}"
-        "Marks say what happened to a search and when; their texts are under the pointer. A click in the legend hides "
+        f"A line for each {noun}, coloured by its state now{leads}. {_measured(state, metrics)}"
+        "Marks say what happened and when; their texts are under the pointer. A click in the legend hides "
         "or shows."
     )
     legend = {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"}
@@ -158,8 +162,8 @@ def effective_candidates(state: SweepState, history: History, search: SearchReco
         "undecided. All candidates at the start (where alpha says nothing yet), 1 where a layer has made up its mind. "
         "The mean of all searches is over those that came to an epoch."
     )
-    legend = {"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top"}
-    return figure(drawn, "effective", caption, 400, hovermode="closest", legend=legend)
+    legend = {"orientation": "v", "x": 1.01, "xanchor": "left", "y": 1, "yanchor": "top", "tracegroupgap": 0}
+    return figure(drawn, "effective", caption, max(400, 160 + 20 * len(layers)), hovermode="closest", legend=legend)
 
 
 def _add_curve(
@@ -201,10 +205,10 @@ def _add_marks(drawn: go.Figure, row: int, history: History, points: dict[str, l
         )  # fmt: skip
 
 
-def _add_states(drawn: go.Figure, searches: Sequence[SearchRecord], incumbent: SearchRecord | None) -> None:
+def _add_states(drawn: go.Figure, noun: str, searches: Sequence[SearchRecord], incumbent: SearchRecord | None) -> None:
     """Entries of the legend for the lines, which have none of their own."""
     states = [state for state in STATE_COLOURS if any(search.state == state for search in searches)]
-    entries = [(f"{state} search", STATE_COLOURS[state], 1.5) for state in states]
+    entries = [(f"{state} {noun}", STATE_COLOURS[state], 1.5) for state in states]
     if incumbent is not None:
         entries = [(f"incumbent {shown(incumbent.id)}", EMPHASIS, 3.0), *entries]
     for name, colour, width in entries:

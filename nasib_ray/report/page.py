@@ -50,8 +50,8 @@ def write_report(path: str | os.PathLike[str], file: str | os.PathLike[str], pro
         >>> write_report("~/nasib-ray/digits", "digits.html")  # doctest: +SKIP
     """
     told = progress or (lambda words: None)
-    told("reading the journal")
     sweep = load_sweep(path)
+    told("what happened")
     html = _page(_Material.of(sweep), told)
     told("writing the page")
     _write_whole(Path(file).expanduser(), html)
@@ -78,6 +78,11 @@ class _Material:
     @property
     def device(self) -> str:
         return self.status["device"] or "device"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is one of trainings, among which nothing is chosen."""
+        return TRAININGS in self.sweep.state.settings
 
     @property
     def finder(self) -> SearchRecord | None:
@@ -118,7 +123,11 @@ def _page(material: _Material, told: Progress) -> str:
     }
     told("learning curves")
     settings = telling_settings(material.status)
-    sections["curves"] = curves.learning_curves(material.sweep.state, material.history, settings)
+    # Every trial has a seed, which has a column of its own.
+    columns = [name for name in settings if name != "seed"]
+    sections["curves"] = curves.learning_curves(
+        material.sweep.state, material.history, settings, None if material.trains else material.sweep.state.incumbent
+    )
     sections["finalists"] = curves.finalists(material.sweep.state, material.history)
     sections["effective"] = curves.effective_candidates(material.sweep.state, material.history, material.finder)
     told("tuned settings")
@@ -145,13 +154,14 @@ def _page(material: _Material, told: Progress) -> str:
         script=Markup(room.joinpath("page.js").read_text(encoding="utf-8")),
         title=material.sweep.folder.rstrip("/").rpartition("/")[2],
         own=material.config is not None,
+        chooses=not material.trains,
         status=material.status,
         facts=_facts(material),
         comparison=compared,
         published=published.PUBLISHED,
         published_source=published.SOURCE,
-        settings=settings,
-        rows=_trial_rows(material, settings),
+        settings=columns,
+        rows=_trial_rows(material, columns),
         reproduce=_reproduce(material, devices),
         configuration=_configuration(material),
         checklist=checklist.checklist(evidence),
@@ -201,13 +211,14 @@ def _facts(material: _Material) -> list[tuple[str, str]]:
         fixed, tuned = config.search.fixed, ", ".join(map(Signs().named, config.search.axes)) or "nothing"
         space = {name: fixed[name] for name in ("layers", "candidates", "m") if name in fixed}
         facts.insert(0, ("searched", f"networks for {config.data.name}; " + _listed(space) + f"; {tuned} tuned"))
-    elif TRAININGS in settings:
+    elif material.trains:
         facts.insert(0, ("trained", "networks that a sweep found, from scratch"))
     else:
         facts.insert(
             0, ("searched", f"settings of {settings.get('trainable', 'a Trainable')}, not by nasib-ray itself")
         )
-    facts.append(("ranked by", f"{status['metric']}, {status['mode']}"))
+    if not material.trains:
+        facts.append(("ranked by", f"{status['metric']}, {status['mode']}"))
     if status["full_horizon"]:
         facts.append(("a full search", f"{status['full_horizon']} epochs"))
     if status["started"] and status["updated"]:

@@ -21,7 +21,7 @@ _FEW_ROWS = 40
 _LONG_GAP = 0.25
 _GRANTS = {
     "measure": ("#8ecae6", "to measure an epoch"),
-    "new": ("#90a4ae", "a new search"),
+    "new": ("#90a4ae", "a new trial"),
     "continue": ("#2a6f97", "to the next rung"),
     "endgame": ("#d9480f", "endgame"),
     "share": ("#2a6f97", "its share"),
@@ -69,8 +69,12 @@ def burn_down(frame: pd.DataFrame, history: History, device: str) -> Figure:
     drawn.update_xaxes(title="time (UTC)")
     drawn.update_yaxes(title=f"{device.upper()}-{unit}", rangemode="tozero")
     caption = (
-        f"Device-time held, by kind, in {device.upper()}-{unit}; beyond that what is promised to running trials. "
-        "What is held and promised never exceeds the budget."
+        f"Device-time held, by kind, in {device.upper()}-{unit}"
+        + (
+            "; beyond that what is promised to running trials. What is held and promised never exceeds the budget."
+            if bounded
+            else "."
+        )
         + (" A dotted line is the start of a run of the sweep." if len(history.runs) > 1 else "")
         + (" The time between two runs is left out." if cut else "")
     )

@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from plotly.offline import get_plotlyjs
+from typer.testing import CliRunner
 
 from nasib_ray import write_report
+from nasib_ray.cli import app
 from nasib_ray.config import SweepConfig
 from nasib_ray.report.diagram import Skeleton, architecture_svg
 from nasib_ray.report.figures import thinned
@@ -23,6 +25,7 @@ from nasib_ray.report.history import sweep_history
 from nasib_ray.results import load_sweep
 from tests.nasib_ray_tests.conftest import ARCHITECTURE, Driver
 from trainables.candidates import superkernel_names
+from trainables.settings import SearchSettings
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -178,10 +181,17 @@ def test_diagram_without_images_known_has_channels_only() -> None:
     assert "classes" not in svg
 
 
-def test_running_sweep(driver: Driver, sweep_folder: Path, tmp_path: Path) -> None:
+def test_running_sweep_whose_checkpoints_are_gone(make_driver: Any, sweep_folder: Path, tmp_path: Path) -> None:
+    driver = make_driver()
+    _begin(driver)
+    _search(driver, "s_00000", 0.1, 0.01)
+    driver.grant("s_00000", 30.0, 2, 4)
+    driver.nasib_epochs("s_00000", 0.5, 0.6)
+    driver.rest("s_00000")
     page = _written(sweep_folder, tmp_path)
 
     assert "<dt>state</dt><dd>running</dd>" in page
+    assert all(f"<title>layer {number}: {name}</title>" in page for number, name in enumerate(ARCHITECTURE, 1))
     assert "There is no checkpoint to read them from" in page
 
 
@@ -320,6 +330,55 @@ def test_file_is_whole_or_not_there(driver: Driver, sweep_folder: Path, tmp_path
     with pytest.raises(ValueError, match="There is no"):
         write_report(tmp_path / "missing", tmp_path / "page.html")
     assert [file.name for file in tmp_path.iterdir()] == [sweep_folder.name]
+
+
+def _retrained(folder: Path, *test_accuracies: float) -> None:
+    """Trainings of one network to their end, one for each seed."""
+    driver = Driver(folder / "retrain")
+    driver.begin(metric="train_loss", mode="min", trainable="RetrainTrainable", retrain={"epochs": 2}, by_budget=False)
+    macro = {"image_shape": [1, 8, 8], "classes": 10, "layers": 3, "reductions": [3], "channels": 8}
+    names = ("batch_size", "learning_rate", "lr_min", "momentum", "weight_decay", "gradient_clip")
+    search = SearchSettings().model_dump(mode="json")
+    for seed, accuracy in enumerate(test_accuracies):
+        config = {
+            "name": "s_00000",
+            "architecture": {"operations": ARCHITECTURE, "macro": macro},
+            "recipe": {name: search[name] for name in names},
+            **{"data": {"name": "digits"}, "seed": seed, "split_seed": 0, "horizon": 1},
+        }
+        driver.write("search", trial=f"r_{seed}", index=seed, config=config)
+        driver.grant(f"r_{seed}", 10.0, 1, 1)
+        driver.report(f"r_{seed}", 0.1, test_accuracy=accuracy, parameters=1234, architecture=ARCHITECTURE)
+        driver.rest(f"r_{seed}", "finished", "complete")
+    driver.end()
+
+
+def test_test_errors_of_a_retrained_sweep(make_driver: Any, sweep_folder: Path, tmp_path: Path) -> None:
+    _begin(make_driver())
+    _retrained(sweep_folder, 0.98, 0.96)
+    page = _written(sweep_folder, tmp_path)
+
+    assert "3.00 ± 1.41 %" in page
+    assert re.search(r"<td>s_00000</td><td class=\"number\">3\.00 ± 1\.41</td>", page)
+    assert "1,234" in page
+    assert "this sweep searched on digits: other data, sizes and training" in page
+    assert "no controls were run" in page
+    trainings = _written(sweep_folder / "retrain", tmp_path)
+    assert "networks that a sweep found, from scratch" in trainings
+    assert "3.00 ± 1.41 %" in trainings
+    assert "incumbent" not in trainings
+
+
+def test_command_writes_into_the_sweep_unless_told(driver: Driver, sweep_folder: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(sweep_folder)])
+    assert done.exit_code == 0
+    assert f"wrote {sweep_folder / 'report.html'} (4" in done.stdout
+    assert "learning curves" in done.stderr
+    CliRunner().invoke(app, ["report", str(sweep_folder), "-o", str(tmp_path / "other.html")])
+    assert (tmp_path / "other.html").is_file()
+    refused = CliRunner().invoke(app, ["report", "s3://bucket/sweep"]).exception
+    assert isinstance(refused, ValueError)
+    assert "-o report.html" in str(refused)
 
 
 def _big_sweep(folder: Path, trials: int = 100, layers: int = 12, m: int = 9, epochs: int = 50) -> None:
