@@ -56,7 +56,7 @@ setup(
         "optuna>=4.0",
         "pandas>=2.1",
         "pillow>=10.0",
-        "plotly>=5.24",
+        "plotly>=6.0",
         "pyarrow>=17.0",
         "pydantic>=2.12",
         "PyYAML>=6.0.1",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from nasib_ray.config import SweepConfig
 from nasib_ray.results import Sweep
-from nasib_ray.tables import Signs
+from nasib_ray.tables import Signs, count
 from nasib_ray.trained import TrainedStatus
 
 SOURCE = (
@@ -72,25 +72,27 @@ def _code(evidence: Evidence) -> list[Point]:
     also = f"; publish your own code besides: {', '.join(user)}" if user else ""
     seeds = sorted({len(network["test_errors"]) for network in evidence.networks})
     return [
-        Point(part, "The code that trains the final networks is available", ours, f"`retrain` of {where}{also}"),
+        Point(
+            part, "The code that trains the final networks is available", ours, f"nasib-ray retrain, of {where}{also}"
+        ),
         Point(part, "The code of the search space is available", ours, f"{where}{also}"),
         Point(
             part,
             "Hyperparameters and seeds of the final trainings are told",
             "yes" if evidence.networks else "no",
-            "section `retrain` of the configuration below, search's settings where it says nothing; seeds derive from "
+            "section retrain of the configuration above, search's settings where it says nothing; seeds derive from "
             f"the sweep's, {' or '.join(map(str, seeds))} for each network"
             if evidence.networks
-            else "no network was trained to its end: `nasib-ray retrain` does that",
+            else "no network was trained to its end: nasib-ray retrain does that",
         ),
         Point(part, "The code of the search method is available", ours, where + also),
         Point(
             part,
             "Hyperparameters and seeds of the search are told",
             "yes" if own else "partly",
-            "the whole configuration, and each trial's settings and seed, are below"
+            "the whole configuration, and each trial's settings and seed, are above"
             if own
-            else "each trial's settings are below; what else the script sets is not known here",
+            else "each trial's settings are above; what else the script sets is not known here",
         ),
     ]
 
@@ -101,7 +103,8 @@ def _comparison(evidence: Evidence) -> list[Point]:
     found = [network for network in evidence.networks if not network["name"].startswith(CONTROL)]
     several = evidence.networks and min(len(network["test_errors"]) for network in evidence.networks) > 1
     devices, runs = evidence.devices, evidence.sweep.state.runs
-    one = len(devices) == 1
+    # Versions are those of the first run: a later one may have had others.
+    same = len(devices) == 1 and runs <= 1
     return [
         Point(
             part,
@@ -115,10 +118,10 @@ def _comparison(evidence: Evidence) -> list[Point]:
         Point(
             part,
             "Confounders are under control: hardware, versions, run time",
-            "yes" if one else "partly",
-            f"versions and devices are below ({', '.join(devices) or 'no device is known'}; "
-            f"{runs} run{'' if runs == 1 else 's'} of the sweep); the budget is device-time, so other hardware "
-            "searches for more or fewer epochs",
+            "yes" if same else "partly",
+            f"versions and devices are above ({', '.join(devices) or 'no device is known'}; "
+            f"{count(runs, 'run')} of the sweep, versions are those of the first); the budget is device-time, so "
+            "other hardware searches for more or fewer epochs",
         ),
         Point(
             part,
@@ -148,13 +151,13 @@ def _comparison(evidence: Evidence) -> list[Point]:
             "Everything was repeated with several seeds",
             "partly" if several else "no",
             ("final trainings were repeated; " if several else "")
-            + "the sweep itself ran with one seed only, so its own spread is not known: repeat it with another `seed`",
+            + "the sweep itself ran with one seed only, so its own spread is not known: repeat it with another seed",
         ),
         Point(
             part,
             "Tabular or surrogate benchmarks were used for closer study",
             "no",
-            "none has kernels of this space; `benchmarks/` of the repository has studies on the digits",
+            "none has kernels of this space; benchmarks/ of the repository has studies on the digits",
         ),
     ]
 
@@ -186,7 +189,7 @@ def _reporting(evidence: Evidence) -> list[Point]:
             part,
             "All details of the experiment are told",
             "yes" if own else "partly",
-            "configuration, versions, devices and seeds are below; the journal has every event"
+            "configuration, versions, devices and seeds are above; the journal has every event"
             if own
             else "versions, devices and the journal's events; the script is not part of them",
         ),

@@ -37,7 +37,7 @@ def burn_down(frame: pd.DataFrame, history: History, device: str) -> Figure:
         history: Of the sweep.
         device: What the budget counts.
     """
-    spent = _held_by_kind(frame)
+    spent = held_by_kind(frame)
     budget = frame[["spent_device_seconds", "granted_device_seconds", "free_device_seconds"]].sum(axis=1)
     bounded = float(budget.max()) < WITHOUT_LIMIT
     rows = _shown_rows(frame)
@@ -151,7 +151,7 @@ def _shown_rows(frame: pd.DataFrame) -> list[int]:
     return sorted({*kept, int(frame["granted_device_seconds"].to_numpy().argmax())})
 
 
-def _held_by_kind(frame: pd.DataFrame) -> pd.DataFrame:
+def held_by_kind(frame: pd.DataFrame) -> pd.DataFrame:
     """The device-seconds held of each kind after each row."""
     kind, amount = frame["kind"].fillna(""), frame["amount_device_seconds"]
     held = {}

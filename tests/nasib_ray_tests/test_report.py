@@ -22,6 +22,7 @@ from nasib_ray.config import SweepConfig
 from nasib_ray.report.diagram import Skeleton, architecture_svg
 from nasib_ray.report.figures import thinned
 from nasib_ray.report.history import sweep_history
+from nasib_ray.report.spending import held_by_kind
 from nasib_ray.results import load_sweep
 from tests.nasib_ray_tests.conftest import ARCHITECTURE, Driver
 from trainables.candidates import superkernel_names
@@ -152,6 +153,16 @@ def test_an_epoch_that_was_done_again_counts_once(driver: Driver, sweep_folder: 
     curve = sweep_history(load_sweep(sweep_folder).records()).curves["s_00001"]
 
     assert curve.points("val_accuracy") == [(1, 0.6), (2, 0.65)]
+
+
+def test_what_was_held_by_kind_is_what_the_ledger_says(driver: Driver, sweep_folder: Path) -> None:
+    driver.write("relabel", trial="s_00001", **{"from": "train", "to": "lost"}, amount=1.5)
+    sweep = load_sweep(sweep_folder)
+
+    held = held_by_kind(sweep.accounts()).iloc[-1].to_dict()
+
+    assert held == pytest.approx(sweep.state.ledger.spent_by_kind)
+    assert held["lost"] == 4.0
 
 
 def test_thinned_keeps_both_ends() -> None:
@@ -464,6 +475,13 @@ def test_a_browser_draws_every_figure(tmp_path: Path) -> None:
     folder, file = tmp_path / "sweep", tmp_path / "page.html"
     _big_sweep(folder, trials=20, epochs=8)
     write_report(folder, file)
+    # As a reader would move the slider to the first epoch.
+    moved = (
+        "<script>setTimeout(() => { const epoch = document.getElementById('epoch'); epoch.value = 0;"
+        "epoch.dispatchEvent(new Event('input')); setTimeout(() => { document.title = 'alpha '"
+        " + document.getElementById('map-alpha').data[0].z[0][1]; }, 1000); }, 1000);</script></body>"
+    )
+    file.write_text(file.read_text(encoding="utf-8").replace("</body>", moved), encoding="utf-8")
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     options = [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
     run = subprocess.run([*command, *options, file.as_uri()], capture_output=True, text=True, check=True, timeout=120)
@@ -472,4 +490,6 @@ def test_a_browser_draws_every_figure(tmp_path: Path) -> None:
     assert drawn == run.stdout.count("Plotly.newPlot(") == 10
     # The first of several svg elements of a figure.
     assert run.stdout.count('class="main-svg"') >= drawn
-    assert [line for line in run.stderr.splitlines() if "CONSOLE" in line and "rror" in line] == []
+    assert f"<title>alpha {float(f'{math.sin(1) / 50:.4g}')}</title>" in run.stdout
+    assert '<output id="epoch-told">epoch 1</output>' in run.stdout
+    assert [line for line in run.stderr.splitlines() if "CONSOLE" in line] == []
