@@ -94,7 +94,7 @@ def architecture_svg(operations: Sequence[str], skeleton: Skeleton) -> Markup:
     # As narrow as as many rows allow: so they are about equally long.
     rows = next(rows for limit in range(300, _WIDTH + 1, 10) if len(rows := _wrapped(blocks, limit)) == fewest)
     height = len(rows) * (_HEIGHT + _ROW_GAP) - _ROW_GAP + 2 * _MARGIN
-    width = max(_MARGIN * 2 + sum(w + _GAP for w, _ in row) - _GAP for row in rows)
+    width = max(_MARGIN * 2 + 8 + sum(w + _GAP for w, _ in row) - _GAP for row in rows)
     parts = [
         f'<svg class="architecture" role="img" viewBox="0 0 {width} {height}" width="{width}" '
         'xmlns="http://www.w3.org/2000/svg"><title>The found network</title>'
@@ -102,7 +102,7 @@ def architecture_svg(operations: Sequence[str], skeleton: Skeleton) -> Markup:
         '<path d="M0 0 8 4 0 8z" fill="#546e7a"/></marker></defs>'
     ]
     for number, row in enumerate(rows):
-        x, y = _MARGIN, _MARGIN + number * (_HEIGHT + _ROW_GAP)
+        x, y = _MARGIN + (8 if number else 0), _MARGIN + number * (_HEIGHT + _ROW_GAP)
         middle = y + _HEIGHT // 2
         for place, (block_width, body) in enumerate(row):
             parts.append(f'<g transform="translate({x} {y})">{body}</g>')
@@ -111,10 +111,9 @@ def architecture_svg(operations: Sequence[str], skeleton: Skeleton) -> Markup:
                 parts.append(_arrow(f"M{x} {middle}H{x + _GAP}"))
                 x += _GAP
         if number < len(rows) - 1:
-            below = y + _HEIGHT + _ROW_GAP
-            turn = below - _ROW_GAP // 2
-            first = rows[number + 1][0][0] // 2 + _MARGIN
-            parts.append(_arrow(f"M{x} {middle}h6V{turn}H{first}V{below}"))
+            # Into the next row from its left, where blocks of all heights are met in their middle.
+            turn, next_middle = y + _HEIGHT + _ROW_GAP // 2, middle + _HEIGHT + _ROW_GAP
+            parts.append(_arrow(f"M{x} {middle}h8V{turn}H4V{next_middle}H{_MARGIN + 8}"))
     return Markup("".join([*parts, "</svg>"]))
 
 
