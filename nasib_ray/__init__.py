@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nasib_ray.budgeted_tuner import with_budget as with_budget
     from nasib_ray.config import SweepConfig as SweepConfig
     from nasib_ray.networks import load_network as load_network
+    from nasib_ray.report.page import write_report as write_report
     from nasib_ray.results import Sweep as Sweep
     from nasib_ray.results import load_sweep as load_sweep
     from nasib_ray.sweep import run_sweep as run_sweep
@@ -28,6 +29,7 @@ _HOMES = {
     "load_sweep": "results",
     "run_sweep": "sweep",
     "with_budget": "budgeted_tuner",
+    "write_report": "report.page",
 }
 
 __all__ = sorted([*_HOMES, "__version__"])

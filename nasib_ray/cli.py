@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from nasib_ray import cli_networks
+from nasib_ray import cli_networks, cli_report
 from nasib_ray.cli_options import (
     INTERRUPTED,
     UNITS,
@@ -237,6 +237,9 @@ def ledger(
     accounts_report(wide_console(), frame, known.status(), last)
     if csv is not None or parquet is not None:
         print(f"wrote {' and '.join(str(file) for file in (csv, parquet) if file is not None)}")
+
+
+app.command(epilog=example("nasib-ray report ~/nasib_ray_results/first -o report.html"))(cli_report.report)
 
 
 def _ahead(sweep: Sweep) -> datetime | None:

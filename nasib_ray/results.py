@@ -57,7 +57,7 @@ class Sweep:
         """
         from nasib_ray.reports import reports_frame
 
-        return reports_frame(self.state, self._records())
+        return reports_frame(self.state, self.records())
 
     def accounts(self) -> pd.DataFrame:
         """Every grant, charge and what else touches the budget as a row, with the balances after it, in device-seconds.
@@ -71,10 +71,15 @@ class Sweep:
         """
         from nasib_ray.accounts import accounts_frame
 
-        return accounts_frame(self._records(), self.state.settings.get("device"))
+        return accounts_frame(self.records(), self.state.settings.get("device"))
 
-    def _records(self) -> list[dict[str, Any]]:
-        """The journal's records from the start, up to the moment of loading."""
+    def records(self) -> list[dict[str, Any]]:
+        """The journal's records from the start, up to the moment of loading.
+
+        Raises:
+            JournalError: If the journal has been damaged since.
+            OSError: If it cannot be read any more.
+        """
         records = read_journal(self.filesystem, posixpath.join(self.folder, JOURNAL), from_start=True).records
         return [record for record in records if record["number"] <= self.state.last_number]
 

@@ -23,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["plan", "sweep", "search", "resume", "status", "results", "ledger", "retrain", "export"]
+    "command", ["plan", "sweep", "search", "resume", "status", "results", "ledger", "report", "retrain", "export"]
 )
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "100"}).output
@@ -53,6 +53,8 @@ def test_the_version() -> None:
         (["sweep", DIGITS, "--deadline", "2020-01-01 08:00"], ["2020-01-01 08:00", "has passed"]),
         (["status", "/no/such/sweep"], ["/no/such/sweep", "STORAGE/NAME"]),
         (["resume", str(ROOT)], ["no journal", "STORAGE/NAME"]),
+        (["report", "/no/such/sweep"], ["/no/such/sweep", "STORAGE/NAME"]),
+        (["report", "s3://bucket/sweep"], ["s3://bucket/sweep", "-o report.html"]),
     ],
 )
 def test_a_mistake_is_told_in_a_line_without_a_traceback(arguments: list[str], told: list[str], tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from ray.tune.experiment import Experiment
 from ray.tune.search import Searcher, SearchGenerator
 
 from nasib_ray.config import SweepConfig
-from nasib_ray.searcher import MOST_TOLD, StudySearcher, derived_seed, distribution, told_trials
+from nasib_ray.searcher import StudySearcher, derived_seed
 from nasib_ray.study_log import STUDY_FILE, STUDY_NAME, StudyLog
+from nasib_ray.study_trials import MOST_TOLD, distribution, told_trials
 from schedulers.sweep_state import SearchRecord
 from schedulers.trial_source import SeesSearches
 from trainables.settings import DEFAULT_K_RANGE, DEFAULT_LAMBDA_RANGE, TrialSettings
