@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from nasib_ray.controls import PREFIX
-from nasib_ray.trained import TrainedNetwork
+from nasib_ray.trained import CONTROL, TrainedNetwork
 
 FOUND = "found"
 """What the best network of a sweep is called beside those of its controls."""
 
-RANDOM = f"{PREFIX}random-search"
+RANDOM = f"{CONTROL}random-search"
 
 LEVEL = 0.95
 
@@ -80,7 +79,7 @@ def by_method(networks: Iterable[TrainedNetwork]) -> dict[str, TrainedNetwork]:
     """The network of each method: of those that the sweep itself found, the best, which was trained first."""
     chosen: dict[str, TrainedNetwork] = {}
     for network in networks:
-        chosen.setdefault(network.name if network.name.startswith(PREFIX) else FOUND, network)
+        chosen.setdefault(network.name if network.name.startswith(CONTROL) else FOUND, network)
     return chosen
 
 

@@ -12,16 +12,11 @@ from nasib_ray.results import load_sweep, sweep_exists
 from nasib_ray.search_space import PAPER_K
 from nasib_ray.searcher import first_trial
 from nasib_ray.sweep import Place
+from nasib_ray.trained import CONTROL, CONTROLS
 from schedulers.budget import Budget
 from trainables.data import Dataset
 from trainables.settings import SearchSettings
 from trainables.training_settings import RetrainSettings
-
-FOLDER = "controls"
-"""Of their sweeps, in the folder of the sweep."""
-
-PREFIX = "control "
-"""What the names of their networks begin with."""
 
 PLAIN = "conv3x3"
 """The operation of the network that no search chose."""
@@ -112,7 +107,7 @@ def control_networks(
         networks[name] = known[0]
     layers = len(found.architecture.operations)
     networks[f"all {PLAIN}"] = network_of(first_trial(config), [PLAIN] * layers, PLAIN, dataset)
-    return [_as_costly(network, target, PREFIX + name, retrain) for name, network in networks.items()]
+    return [_as_costly(network, target, CONTROL + name, retrain) for name, network in networks.items()]
 
 
 def _as_costly(network: FoundNetwork, multiply_adds: int, name: str, retrain: RetrainSettings) -> FoundNetwork:
@@ -123,7 +118,7 @@ def _as_costly(network: FoundNetwork, multiply_adds: int, name: str, retrain: Re
 
 
 def _inside(place: Place) -> str:
-    return Place(place.path, FOLDER).path
+    return Place(place.path, CONTROLS).path
 
 
 def _changed(config: SweepConfig, keys: Mapping[str, Any], search: Mapping[str, Any]) -> SweepConfig:

@@ -17,6 +17,12 @@ from schedulers.sweep_state import SearchRecord
 from trainables.architecture import Architecture
 from trainables.training_settings import TrainingSettings
 
+CONTROLS = "controls"
+"""The folder of a sweep's controls in that of the sweep."""
+
+CONTROL = "control "
+"""What the names of networks begin with that no search of the sweep found; the control's own name follows."""
+
 
 @dataclass(frozen=True)
 class TrainedNetwork:

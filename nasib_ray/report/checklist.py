@@ -9,14 +9,13 @@ from typing import Any, Literal
 from nasib_ray.config import SweepConfig
 from nasib_ray.results import Sweep
 from nasib_ray.tables import Signs, count
-from nasib_ray.trained import TrainedStatus
+from nasib_ray.trained import CONTROL, TrainedStatus
 
 SOURCE = (
     "Lindauer & Hutter, Best Practices for Scientific Research on Neural Architecture Search, JMLR 21(243), 2020; "
     "the points are in our words"
 )
 
-CONTROL = "control"
 """With this the names of networks begin that were not found but drawn, to compare with."""
 
 Answer = Literal["yes", "partly", "no", "for you"]

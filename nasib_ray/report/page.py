@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,17 @@ import yaml  # type: ignore[import-untyped,unused-ignore]
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
+from pyarrow import fs
 
 from nasib_ray.accounts import accounts_frame
+from nasib_ray.comparison import Estimate
 from nasib_ray.config import SweepConfig
 from nasib_ray.report import checklist, curves, diagram, kernels, published, spending, tuning
 from nasib_ray.report.history import History, sweep_history
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.status import SweepStatus, single_values
 from nasib_ray.tables import Signs, budget_line, count, metric_value, states_line, telling_settings
+from nasib_ray.trained import CONTROLS
 from nasib_ray.version import __version__
 from schedulers.sweep_state import SearchRecord
 from trainables.candidates import candidate_names
@@ -67,13 +71,15 @@ class _Material:
     history: History
     config: SweepConfig | None
     trainings: Sweep | None
+    controls: Mapping[str, Sweep]
 
     @classmethod
     def of(cls, sweep: Sweep) -> _Material:
         records = sweep.records()
         plain = sweep.state.settings.get("config")
         config = None if plain is None else SweepConfig(**plain)
-        return cls(sweep, sweep.status(), records, sweep_history(records), config, _trainings(sweep))
+        controls = {} if config is None else _controls(sweep)
+        return cls(sweep, sweep.status(), records, sweep_history(records), config, _trainings(sweep), controls)
 
     @property
     def device(self) -> str:
@@ -106,10 +112,24 @@ def _trainings(sweep: Sweep) -> Sweep | None:
         return sweep
     if sweep.state.settings.get("config") is None:
         return None
+    folder = _inside(sweep, TRAININGS)
+    return load_sweep(folder) if sweep_exists(folder) else None
+
+
+def _controls(sweep: Sweep) -> dict[str, Sweep]:
+    """The sweeps in the folder of a sweep's controls, by name."""
+    chosen = fs.FileSelector(f"{sweep.folder}/{CONTROLS}", allow_not_found=True)
+    folders = {
+        info.base_name: _inside(sweep, CONTROLS, info.base_name) for info in sweep.filesystem.get_file_info(chosen)
+    }
+    return {name: load_sweep(folder) for name, folder in folders.items() if sweep_exists(folder)}
+
+
+def _inside(sweep: Sweep, *names: str) -> str:
+    """A folder in that of a sweep, as a path or a URI."""
     # What follows a question mark in a URI says how its storage is reached.
     place, mark, rest = sweep.path.partition("?") if "://" in sweep.path else (sweep.path, "", "")
-    folder = f"{place.rstrip('/')}/{TRAININGS}{mark}{rest}"
-    return load_sweep(folder) if sweep_exists(folder) else None
+    return "/".join([place.rstrip("/"), *names]) + mark + rest
 
 
 def _page(material: _Material, told: Progress) -> str:
@@ -144,6 +164,7 @@ def _page(material: _Material, told: Progress) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["metric"] = lambda value, name: metric_value(name, value)
     environment.filters["counted"] = count
+    environment.filters["interval"] = _interval
     environment.filters["parameters"] = published.parameters_told
     room = resources.files("nasib_ray.report")
     template = environment.from_string(room.joinpath("page.html.j2").read_text(encoding="utf-8"))
@@ -199,7 +220,8 @@ def _comparison(material: _Material) -> published.Comparison:
     first = next(iter(material.sweep.state.searches.values()), None)
     data = str(single_values(first.config).get("data/name", "data of its own")) if first is not None else "other data"
     searched = None if config is None else material.sweep
-    return published.comparison(searched, material.trainings, candidates, data if config is None else config.data.name)
+    name = data if config is None else config.data.name
+    return published.comparison(searched, material.trainings, material.controls, candidates, name)
 
 
 def _facts(material: _Material) -> list[tuple[str, str]]:
@@ -273,6 +295,13 @@ def _configuration(material: _Material) -> str:
 def _devices(material: _Material) -> list[str]:
     names = (metrics.get("device_name") for curve in material.history.curves.values() for metrics in curve.metrics)
     return sorted({str(name) for name in names if name is not None})
+
+
+def _interval(estimate: Estimate, signed: bool) -> str:
+    """A mean with its interval, if it has one."""
+    sign = "+" if signed else ""
+    ends = "" if math.isnan(estimate.low) else f" ({estimate.low:{sign}.2f} to {estimate.high:{sign}.2f})"
+    return f"{estimate.mean:{sign}.2f}{ends}"
 
 
 def _listed(values: Mapping[str, Any]) -> str:

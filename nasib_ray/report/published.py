@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nasib_ray.comparison import RANDOM, Estimate, by_method, pooled, relative_improvement
 from nasib_ray.results import Sweep
-from nasib_ray.trained import TrainedStatus, trained_networks, trained_status
+from nasib_ray.trained import CONTROL, TrainedNetwork, TrainedStatus, trained_networks, trained_status
 
 SOURCE = "Singh et al. 2019, Table 1 (search time in GPU days; #OPs is the number of candidate operations)"
 
@@ -53,31 +55,36 @@ class Comparison:
 
     Attributes:
         networks: In the order in which they were begun.
-        search_time: Device-days that the whole sweep held, with their unit; empty if that is not known.
+        search_times: Of each of them by name, device-days that the sweep or the control held, with their unit; empty
+            if that is not known.
+        methods: Of the sweep and its controls the name, the test error and the relative improvement over random search
+            in percent, both with their 95% interval over trainings; none without controls.
         candidates: Of a layer in the sweep's search space; None if that is not known.
         warning: Why the rows are not comparable, or what still differs.
     """
 
     networks: list[TrainedStatus]
-    search_time: str
+    search_times: dict[str, str]
+    methods: list[tuple[str, Estimate, Estimate | None]]
     candidates: int | None
     warning: str
 
 
-def comparison(sweep: Sweep | None, trainings: Sweep | None, candidates: int | None, data: str) -> Comparison:
+def comparison(
+    sweep: Sweep | None, trainings: Sweep | None, controls: Mapping[str, Sweep], candidates: int | None, data: str
+) -> Comparison:
     """Describe the networks that were trained from scratch.
 
     Args:
         sweep: The sweep that found them, if it is known.
         trainings: Their trainings; None if there were none.
+        controls: The sweeps that are its controls, by name.
         candidates: Of a layer in its search space.
         data: The name of its data set.
     """
-    search_time = ""
-    if sweep is not None:
-        device = sweep.state.settings.get("device") or "device"
-        search_time = f"{sweep.state.ledger.spent / _DAY:.2g} {device.upper()} days"
-    told = [] if trainings is None else [trained_status(network) for network in trained_networks(trainings)]
+    trained = [] if trainings is None else trained_networks(trainings)
+    told = [trained_status(network) for network in trained]
+    times = {network.name: _search_time(_searched_by(network, sweep, controls)) for network in trained}
     if data == "cifar10":
         warning = (
             "The data set is the paper's. Networks, epochs, augmentation and hardware still differ from row to row, so "
@@ -88,7 +95,35 @@ def comparison(sweep: Sweep | None, trainings: Sweep | None, candidates: int | N
             f"The published rows are for CIFAR-10 and this sweep searched on {data}: other data, sizes and training "
             "make the rows not comparable. They are here to show what is usually told of a found network."
         )
-    return Comparison(told, search_time, candidates, warning)
+    return Comparison(told, times, _methods(trained), candidates, warning)
+
+
+def _searched_by(network: TrainedNetwork, sweep: Sweep | None, controls: Mapping[str, Sweep]) -> Sweep | None:
+    """The sweep that found a network; None if that is not known, or none did."""
+    if not network.name.startswith(CONTROL):
+        return sweep
+    return controls.get(network.name.removeprefix(CONTROL))
+
+
+def _search_time(sweep: Sweep | None) -> str:
+    if sweep is None:
+        return ""
+    device = sweep.state.settings.get("device") or "device"
+    return f"{sweep.state.ledger.spent / _DAY:.2g} {device.upper()} days"
+
+
+def _methods(trained: list[TrainedNetwork]) -> list[tuple[str, Estimate, Estimate | None]]:
+    accuracies = pooled([by_method(trained)])
+    if RANDOM not in accuracies:
+        return []
+    return [
+        (
+            method,
+            Estimate.of([100 * (1.0 - value) for value in values]),
+            None if method == RANDOM else relative_improvement(values, accuracies[RANDOM]),
+        )
+        for method, values in accuracies.items()
+    ]
 
 
 def parameters_told(parameters: int) -> str:

@@ -343,24 +343,27 @@ def test_file_is_whole_or_not_there(driver: Driver, sweep_folder: Path, tmp_path
     assert [file.name for file in tmp_path.iterdir()] == [sweep_folder.name]
 
 
-def _retrained(folder: Path, *test_accuracies: float) -> None:
-    """Trainings of one network to their end, one for each seed."""
+def _retrained(folder: Path, *test_accuracies: float, **of_controls: Sequence[float]) -> None:
+    """Trainings to their end of the network that was found, one for each seed, and of those that controls found."""
     driver = Driver(folder / "retrain")
     driver.begin(metric="train_loss", mode="min", trainable="RetrainTrainable", retrain={"epochs": 2}, by_budget=False)
     macro = {"image_shape": [1, 8, 8], "classes": 10, "layers": 3, "reductions": [3], "channels": 8}
     names = ("batch_size", "learning_rate", "lr_min", "momentum", "weight_decay", "gradient_clip")
     search = SearchSettings().model_dump(mode="json")
-    for seed, accuracy in enumerate(test_accuracies):
+    networks = {"s_00000": test_accuracies, **{f"control {name}": of for name, of in of_controls.items()}}
+    told = [(name, seed, accuracy) for name, of in networks.items() for seed, accuracy in enumerate(of)]
+    for number, (name, seed, accuracy) in enumerate(told):
         config = {
-            "name": "s_00000",
+            "name": name,
             "architecture": {"operations": ARCHITECTURE, "macro": macro},
-            "recipe": {name: search[name] for name in names},
+            "recipe": {key: search[key] for key in names},
             **{"data": {"name": "digits"}, "seed": seed, "split_seed": 0, "horizon": 1},
         }
-        driver.write("search", trial=f"r_{seed}", index=seed, config=config)
-        driver.grant(f"r_{seed}", 10.0, 1, 1)
-        driver.report(f"r_{seed}", 0.1, test_accuracy=accuracy, parameters=1234, architecture=ARCHITECTURE)
-        driver.rest(f"r_{seed}", "finished", "complete")
+        trial = f"r_{number}"
+        driver.write("search", trial=trial, index=number, config=config)
+        driver.grant(trial, 10.0, 1, 1)
+        driver.report(trial, 0.1, test_accuracy=accuracy, parameters=1234, architecture=ARCHITECTURE)
+        driver.rest(trial, "finished", "complete")
     driver.end()
 
 
@@ -378,6 +381,27 @@ def test_test_errors_of_a_retrained_sweep(make_driver: Any, sweep_folder: Path, 
     assert "networks that a sweep found, from scratch" in trainings
     assert "3.00 ± 1.41 %" in trainings
     assert "incumbent" not in trainings
+
+
+def test_controls_stand_beside_what_was_found(make_driver: Any, sweep_folder: Path, tmp_path: Path) -> None:
+    _begin(make_driver())
+    _retrained(sweep_folder, 0.98, 0.96, **{"random-search": (0.95, 0.93), "all conv3x3": (0.9, 0.9)})
+    control = Driver(sweep_folder / "controls" / "random-search")
+    _begin(control)
+    _search(control, "c", 0.1, 0.02)
+    control.grant("c", 100.0, 1, None)
+    control.charge("c", "train", 86.4)
+    control.end()
+    page = _written(sweep_folder, tmp_path)
+
+    rows: dict[str, str] = {}
+    for row in re.split(r"<tr[^>]*><td>", page):
+        rows.setdefault(row.split("</td>")[0], row.strip())
+    assert rows["control random-search"].endswith('<td class="number">0.001 CPU days</td></tr>')
+    assert rows["control all conv3x3"].endswith('<td class="number"></td></tr>')
+    # 100 (0.97 - 0.94) / 0.94
+    assert re.search(r"<td>found</td><td class=\"number\">3\.00 \(.*\)</td><td class=\"number\">\+3\.19 \(-", page)
+    assert "control networks: control random-search, control all conv3x3" in page
 
 
 def test_command_writes_into_the_sweep_unless_told(driver: Driver, sweep_folder: Path, tmp_path: Path) -> None:
