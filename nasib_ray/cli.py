@@ -34,8 +34,8 @@ from nasib_ray.version import __version__
 
 if TYPE_CHECKING:
     from nasib_ray.config import SweepConfig
+    from nasib_ray.place import Place
     from nasib_ray.results import Sweep
-    from nasib_ray.sweep import Place
 
 app = typer.Typer(
     name="nasib-ray",
@@ -100,7 +100,7 @@ def sweep(
     Without --name a new name is made. An existing name with the same configuration goes on where it ended; with
     another configuration it is refused. Ctrl-C ends the sweep with everything saved.
     """
-    from nasib_ray.sweep import Place
+    from nasib_ray.place import Place
 
     limits = {"max_storage": max_storage, "deadline": deadline}
     chosen = _load(config, settings, budget=budget, data=data, storage=storage, name=name, **limits)
@@ -141,8 +141,8 @@ def resume(
     last one that was given, and so is the deadline, as long as it has not passed.
     """
     from nasib_ray.config import SweepConfig
+    from nasib_ray.place import Place
     from nasib_ray.results import load_sweep
-    from nasib_ray.sweep import Place
 
     known = load_sweep(path)
     plain = known.state.settings.get("config")
@@ -281,8 +281,9 @@ def _run_all(config: SweepConfig, place: Place, controls: bool) -> None:
 
 def _run(config: SweepConfig, place: Place | None = None) -> None:
     """Run a sweep with its progress shown; exits with 1 if it failed, 130 if it was interrupted."""
+    from nasib_ray.place import Place
     from nasib_ray.progress import Progress, final_report
-    from nasib_ray.sweep import Place, check_same, run_sweep
+    from nasib_ray.sweep import check_same, run_sweep
 
     console = Console()
     place = place or Place.of(config)

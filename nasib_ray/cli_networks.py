@@ -49,8 +49,8 @@ def retrain(
     from nasib_ray.compare import comparison, methods_report, read_compared
     from nasib_ray.config_file import with_overrides
     from nasib_ray.progress import Progress
-    from nasib_ray.results import load_sweep
-    from nasib_ray.retraining import RetrainPlan, config_of
+    from nasib_ray.results import config_of, load_sweep
+    from nasib_ray.retraining import RetrainPlan
     from nasib_ray.retraining import retrain as run_retraining
     from schedulers.budget import Budget
 

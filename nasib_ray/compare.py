@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,11 +12,10 @@ from rich.text import Text
 
 from nasib_ray.comparison import FOUND, RANDOM, Estimate, by_method, difference, pooled, relative_improvement
 from nasib_ray.config import SweepConfig
-from nasib_ray.results import Sweep, load_sweep, sweep_exists
-from nasib_ray.retraining import FOLDER, config_of
-from nasib_ray.sweep import Place
-from nasib_ray.tables import Signs, bare_table, metric_value
-from nasib_ray.trained import TrainedNetwork, trained_networks
+from nasib_ray.place import Place
+from nasib_ray.results import Sweep, config_of, load_sweep, sweep_exists
+from nasib_ray.tables import STATE_STYLES, Signs, accuracy_text, bare_table, metric_value
+from nasib_ray.trained import TRAININGS, TrainedNetwork, ranking, trained_networks
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Compared:
     trained_as: Mapping[str, Any] | None
 
 
-def read_compared(paths: Sequence[str], name: str = FOLDER) -> list[Compared]:
+def read_compared(paths: Sequence[str], name: str = TRAININGS) -> list[Compared]:
     """Sweeps and the networks of theirs that were trained from scratch.
 
     Args:
@@ -48,13 +47,13 @@ def read_compared(paths: Sequence[str], name: str = FOLDER) -> list[Compared]:
     Raises:
         ValueError: A path holds no sweep of nasib-ray, or is given twice.
     """
-    if twice := [path for number, path in enumerate(paths) if path in paths[:number]]:
-        raise ValueError(f"{twice[0]} is given twice: a sweep can be compared with others only")
-    found = []
+    found, folders = list[Compared](), dict[str, str]()
     for path in paths:
-        sweep, place = load_sweep(path), Place(Place.at(path).path, name)
+        sweep, place = load_sweep(path), Place.at(path).inside(name)
+        if (first := folders.setdefault(os.path.realpath(sweep.folder), path)) is not path:
+            raise ValueError(f"{path} is {first} once more: a sweep can be compared with others only")
         trainings = load_sweep(place.path) if sweep_exists(place.path) else None
-        methods = {} if trainings is None else by_method(trained_networks(trainings))
+        methods = {} if trainings is None else by_method(trained_networks(trainings), ranking(sweep.state))
         trained_as = None if trainings is None else trainings.state.settings.get("retrain")
         found.append(Compared(path, sweep, config_of(sweep), methods, trained_as))
     return found
@@ -79,7 +78,8 @@ def comparison(compared: Sequence[Compared]) -> dict[str, Any]:
     Accuracies and errors lie in [0, 1], relative improvements are in percent; an interval that cannot be told is None.
     """
     differing, accuracies = differing_keys(compared), {}
-    if not differing:
+    seeds = [one.config.seed for one in compared]
+    if not differing and len(set(seeds)) == len(seeds):
         accuracies = pooled(one.methods for one in compared)
     reference = compared[0].methods.get(FOUND)
     return {
@@ -137,6 +137,7 @@ def compare_report(console: Console, told: Mapping[str, Any]) -> None:
     signs = Signs.of(console)
     table = bare_table(signs)
     table.add_column("sweep", overflow="fold", min_width=12)
+    table.add_column("state", no_wrap=True)
     columns = ("seed", "spent", "searches", "objective", "selected", "test error", "above the first")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
@@ -148,14 +149,21 @@ def compare_report(console: Console, told: Mapping[str, Any]) -> None:
         selected, stderr = sweep["selected_accuracy"], sweep["selected_accuracy_stderr"]
         table.add_row(
             Text(names[sweep["path"]]),
+            Text(sweep["state"], STATE_STYLES[sweep["state"]]),
             str(sweep["seed"]),
             f"{sweep['spent_device_seconds']:,.0f} {sweep['device']}-s",
             str(sweep["searches"]),
             metric_value(sweep["metric"], sweep["objective"]),
-            "" if selected is None else f"{selected:.3f} {signs.plus_minus} {stderr or math.nan:.3f}",
+            "" if selected is None else accuracy_text(selected, stderr, signs),
             estimate_text(sweep["test_error"], 100, " %"),
             estimate_text(sweep["test_error_above_first"], 100, " %", signed=True),
         )
+    table.caption = Text(
+        "objective and selected: the best of many looks, so optimistic; test errors: means and 95% intervals "
+        "(Student's t) over the trainings of each sweep's best network",
+        "dim",
+    )
+    table.caption_justify = "left"
     console.print(table)
     if told["differing"]:
         console.print(Text(f"they differ in {', '.join(told['differing'])}"), soft_wrap=True)
@@ -169,12 +177,13 @@ def methods_report(console: Console, methods: Sequence[Mapping[str, Any]], sweep
     signs = Signs.of(console)
     table = bare_table(signs)
     table.add_column("method")
-    for column in ("test error", "relative improvement over random search"):
+    for column in ("values", "test error", "relative improvement over random search"):
         table.add_column(column, justify="right", no_wrap=True)
     for method in methods:
         improvement = estimate_text(method["relative_improvement"], 1, " %", signed=True)
-        table.add_row(method["method"], estimate_text(method["test_error"], 100, " %"), improvement)
-    over = "the trainings of one sweep, which say nothing of other sweeps" if sweeps == 1 else f"{sweeps} sweeps"
+        error = method["test_error"]
+        table.add_row(method["method"], str(error["count"]), estimate_text(error, 100, " %"), improvement)
+    over = "the trainings of one sweep, which say nothing of other sweeps" if sweeps == 1 else "sweeps"
     table.caption = Text(f"means and 95% intervals (Student's t) over {over}", "dim")
     table.caption_justify = "left"
     console.print(table)

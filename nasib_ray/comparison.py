@@ -26,7 +26,7 @@ class Estimate:
 
     Attributes:
         mean: Over ``count`` values.
-        low: The lower end; NaN for a single value, and ``high`` too.
+        low: The lower end; NaN where values are one or all the same, and ``high`` too.
         high: The upper end.
         count: How many values.
     """
@@ -40,7 +40,7 @@ class Estimate:
     def of(cls, values: Sequence[float]) -> Estimate:
         """The estimate from independent values, at least one."""
         mean, count = statistics.fmean(values), len(values)
-        if count < 2:
+        if len(set(values)) < 2:
             return cls(mean, math.nan, math.nan, count)
         half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * statistics.stdev(values) / math.sqrt(count)
         return cls(mean, mean - half, mean + half, count)
@@ -64,23 +64,30 @@ def difference(of: Sequence[float], to: Sequence[float]) -> Estimate:
 def relative_improvement(accuracy: Sequence[float], random: Sequence[float]) -> Estimate:
     """100 (accuracy - random) / random, in percent, with the interval of the difference.
 
+    Stricter than that of Yang et al. (NAS Evaluation is Frustratingly Hard, ICLR 2020), who compare with the mean of
+    random architectures: these were searched for with a budget as large. That the divisor is an estimate, too, does not
+    count.
+
     Args:
         accuracy: Of the networks of a method, in (0, 1].
         random: Of those of random search.
-
-    References:
-        Yang et al., NAS Evaluation is Frustratingly Hard, ICLR 2020.
     """
     scale, change = 100 / statistics.fmean(random), difference(accuracy, random)
     return Estimate(scale * change.mean, scale * change.low, scale * change.high, change.count)
 
 
-def by_method(networks: Iterable[TrainedNetwork]) -> dict[str, TrainedNetwork]:
-    """The network of each method: of those that the sweep itself found, the best, which was trained first."""
-    chosen: dict[str, TrainedNetwork] = {}
-    for network in networks:
-        chosen.setdefault(network.name if network.name.startswith(CONTROL) else FOUND, network)
-    return chosen
+def by_method(networks: Iterable[TrainedNetwork], ranked: Sequence[str]) -> dict[str, TrainedNetwork]:
+    """The network of each method: of those that the sweep itself found the best, of a control's the newest.
+
+    Args:
+        networks: In the order in which their trainings were begun.
+        ranked: The sweep's searches, as :func:`nasib_ray.trained.ranking` has them.
+    """
+    known = list(networks)
+    ranks = {name: rank for rank, name in enumerate(ranked)}
+    found = [network for network in known if not network.name.startswith(CONTROL)]
+    chosen = {FOUND: min(found, key=lambda network: ranks.get(network.name, len(ranks)))} if found else {}
+    return chosen | {network.name: network for network in known if network.name.startswith(CONTROL)}
 
 
 def pooled(sweeps: Iterable[Mapping[str, TrainedNetwork]]) -> dict[str, list[float]]:

@@ -120,7 +120,7 @@ class SweepConfig(BaseModel):
         data: What to search on: a name, a path, or a mapping of DataSettings.
         search: SearchSettings, each fixed or tuned as :meth:`SearchSpace.parse` says.
         method: "nasib": NASIB searches; "random-search": trainings of random architectures, in their place.
-        points: Partial points that are tried first. None: the paper's k = 0.1, if k is tuned.
+        points: Partial points that searches try first. None: the paper's k = 0.1, if k is tuned.
         searches: How many full searches the budget is to buy; no more than there are to try, if all is fixed or grids.
         sampler: How tuned settings are drawn: "tpe" learns from the searches so far, "random" does not.
         allocator: Which search gets the next slice: "async-halving" or "equal-share".
@@ -238,7 +238,7 @@ class SweepConfig(BaseModel):
     @classmethod
     def _cap_searches(cls, searches: int, info: ValidationInfo) -> int:
         search: SearchSpace | None = info.data.get("search")
-        if search is None or search.size is None:
+        if search is None or search.size is None or info.data.get("method") == "random-search":
             return searches
         # Shares of the budget for searches that cannot come would stay unspent.
         return min(searches, len(info.data.get("points", ())) + search.size)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nasib_ray.config import SweepConfig
-from nasib_ray.found import FoundNetwork, best_networks, network_of
+from nasib_ray.found import FoundNetwork, best_networks
+from nasib_ray.place import Place
 from nasib_ray.results import load_sweep, sweep_exists
 from nasib_ray.search_space import PAPER_K
 from nasib_ray.searcher import first_trial
-from nasib_ray.sweep import Place
 from nasib_ray.trained import CONTROL, CONTROLS
 from schedulers.budget import Budget
+from trainables.architecture import Architecture
 from trainables.data import Dataset
-from trainables.settings import SearchSettings
 from trainables.training_settings import RetrainSettings
 
 PLAIN = "conv3x3"
@@ -53,18 +54,22 @@ def controls_of(config: SweepConfig, place: Place) -> list[Control]:
         config: The sweep's.
         place: The sweep's.
     """
-    lambda_ = SearchSettings().lambda_
-    fixed = {"k": PAPER_K, "lambda": lambda_}
+    # Whatever is tuned is as in the sweep's first search, but for k.
+    first = first_trial(config)
+    fixed = {**{key: first[key] for key in config.search.axes}, "k": PAPER_K}
     full = {"allocator": "equal-share", "points": []}
+    # One search finds one network: there is nothing to select, and it has the whole budget.
+    alone = {**full, "searches": 1, "finalists": 0}
+    # Of a space in which all is fixed a sweep has one search; of seeds and architectures there are more.
+    several = config.searches if config.searches > 1 else int(SweepConfig.model_fields["searches"].default)
     told: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-        "one-search": ({**full, "searches": 1}, fixed),
-        "best-of-n": ({**full, "points": [{}] * config.searches}, fixed),
-        "random-search": ({"method": "random-search"}, {}),
-        "uniform-supernet": ({**full, "searches": 1}, {"k": 1.0, "lambda": lambda_, "derive": "random-search"}),
+        "one-search": (alone, fixed),
+        "best-of-n": ({**full, "points": [{}] * several, "searches": several}, fixed),
+        "random-search": ({"method": "random-search", "points": [], "searches": several}, fixed),
+        "uniform-supernet": (alone, {**fixed, "k": 1.0, "derive": "random-search"}),
     }
-    inside = Place(_inside(place), "")
     return [
-        Control(name, MEANINGS[name], _changed(config, *changes), replace(inside, name=name))
+        Control(name, MEANINGS[name], _changed(config, *changes), place.inside(CONTROLS).inside(name))
         for name, changes in told.items()
     ]
 
@@ -75,9 +80,7 @@ def whole_budget(config: SweepConfig) -> Budget:
     return replace(config.budget, device_seconds=config.budget.device_seconds * (1 + len(MEANINGS)))
 
 
-def control_networks(
-    path: str, config: SweepConfig, found: FoundNetwork, retrain: RetrainSettings, dataset: Dataset
-) -> list[FoundNetwork]:
+def control_networks(path: str, found: FoundNetwork, retrain: RetrainSettings, dataset: Dataset) -> list[FoundNetwork]:
     """What the controls of a sweep found, and the network of 3 x 3 convolutions, as wide as agrees with the sweep's.
 
     Their channels are those at which multiply-adds come nearest to those of the network that the sweep found, as that
@@ -85,7 +88,6 @@ def control_networks(
 
     Args:
         path: The sweep's folder.
-        config: Its configuration.
         found: What it found.
         retrain: How networks are trained.
         dataset: What on.
@@ -98,15 +100,16 @@ def control_networks(
     target = count_multiply_adds(retrain.scaled(found.architecture))
     networks = {}
     for name in MEANINGS:
-        place = Place(_inside(Place.at(path)), name)
+        place = Place.at(path).inside(CONTROLS).inside(name)
         known = best_networks(load_sweep(place.path).state, dataset) if sweep_exists(place.path) else []
         if not known:
             raise ValueError(
-                f"the control {name} of {path} has found nothing yet: `nasib-ray resume {path} --controls` runs it"
+                f"the control {name} of {path} has found nothing yet: `nasib-ray resume {shlex.quote(path)} "
+                "--controls` runs it"
             )
         networks[name] = known[0]
-    layers = len(found.architecture.operations)
-    networks[f"all {PLAIN}"] = network_of(first_trial(config), [PLAIN] * layers, PLAIN, dataset)
+    macro = found.architecture.macro
+    networks[f"all {PLAIN}"] = replace(found, architecture=Architecture((PLAIN,) * macro.layers, macro))
     return [_as_costly(network, target, CONTROL + name, retrain) for name, network in networks.items()]
 
 
@@ -115,10 +118,6 @@ def _as_costly(network: FoundNetwork, multiply_adds: int, name: str, retrain: Re
 
     wide = widened(retrain.scaled(network.architecture), multiply_adds)
     return replace(network, name=name, architecture=wide, as_it_is=True)
-
-
-def _inside(place: Place) -> str:
-    return Place(place.path, CONTROLS).path
 
 
 def _changed(config: SweepConfig, keys: Mapping[str, Any], search: Mapping[str, Any]) -> SweepConfig:

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from nasib_ray.config import SweepConfig
+from nasib_ray.trained import ranking
 from schedulers.sweep_state import SearchRecord, SweepState
 from trainables.architecture import Architecture, MacroShape
 from trainables.data import Dataset
 from trainables.settings import Measure, TrialSettings
 from trainables.training_settings import Recipe, RetrainSettings, TrainingSettings
+
+PARTS = {"trained_on": "weights and alpha", "judged_on": "selection"}
+"""What networks are trained on and judged on to be compared within a sweep."""
 
 
 @dataclass(frozen=True)
@@ -61,37 +65,15 @@ class FoundNetwork:
 
 
 def best_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:
-    """What each search found: the networks of the selection first, the best of them in front, then the others.
+    """What each search found, the best first as :func:`nasib_ray.trained.ranking` has it; what several found once.
 
     Args:
         state: The sweep.
         dataset: What it searched on.
     """
-    found = found_networks(state, dataset)
-    sign = -1.0 if state.mode == "max" else 1.0
-    ranks = {
-        trial.config["name"]: sign * trial.curve[-1][1]
-        for trial in state.searches.values()
-        if trial.kind == "select" and state.counts(trial) and trial.state == "finished" and trial.curve
-    }
-    return sorted(found, key=lambda network: (network.name not in ranks, ranks.get(network.name, 0.0)))
-
-
-def found_networks(state: SweepState, dataset: Dataset) -> list[FoundNetwork]:
-    """What each search found, the best first; of searches that found the same the best one.
-
-    Args:
-        state: The sweep.
-        dataset: What it searched on.
-    """
-    sign = -1.0 if state.mode == "max" else 1.0
-    ranked = sorted(
-        (search for search in state.searches.values() if search.kind == "search" and search.best_value is not None),
-        key=lambda search: (sign * (search.best_value or 0.0), search.index),
-    )
     found: dict[Architecture, FoundNetwork] = {}
-    for search in ranked:
-        network = _found_by(search, dataset)
+    for name in ranking(state):
+        network = _found_by(state.searches[name], dataset)
         found.setdefault(network.architecture, network)
     return list(found.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import fs
 
 from nasib_ray.comparison import FOUND, by_method
-from nasib_ray.results import Sweep, load_sweep, sweep_exists
-from nasib_ray.retraining import FOLDER
-from nasib_ray.sweep import Place
-from nasib_ray.trained import trained_networks
+from nasib_ray.place import Place
+from nasib_ray.results import Sweep, config_of, load_sweep, sweep_exists
+from nasib_ray.trained import TRAININGS, ranking, trained_networks
 from schedulers.sweep_state import SearchRecord
 from trainables.architecture import Architecture
 from trainables.training_settings import TrainingSettings
@@ -67,11 +67,11 @@ class Network:
         }
 
 
-def read_network(path: str, name: str = FOLDER) -> Network:
+def read_network(path: str, name: str = TRAININGS) -> Network:
     """The network of a sweep that was trained from scratch, else the one that its selection chose.
 
-    Of several that were trained from scratch it is the one that the sweep had found best, and of its trainings that of
-    the first seed: the test set chooses nothing.
+    Of several that were trained from scratch it is the one that the sweep found best, and of its trainings that of the
+    first seed: the test set chooses nothing.
 
     Args:
         path: The sweep.
@@ -81,17 +81,18 @@ def read_network(path: str, name: str = FOLDER) -> Network:
         ValueError: Nothing was trained to its end, or the checkpoint is damaged.
     """
     sweep = load_sweep(path)
-    place = Place(Place.at(path).path, name)
+    place = Place.at(path).inside(name)
     if sweep_exists(place.path):
         trainings = load_sweep(place.path)
-        if (found := by_method(trained_networks(trainings)).get(FOUND)) is not None:
+        if (found := by_method(trained_networks(trainings), ranking(sweep.state)).get(FOUND)) is not None:
             training = found.trainings[0]
             told = f"found by trial {found.name}, {training.epochs} epochs, seed {training.config['seed']}"
             return _read(trainings, training, f"retrained from scratch: {told}")
     if (selected := sweep.state.selected) is not None:
         told = f"found by trial {selected.config['name']}, trained for {selected.epochs} epochs"
         return _read(sweep, selected, f"chosen by the sweep's selection, not retrained: {told}")
-    raise ValueError(f"{path} has no trained network yet: `nasib-ray retrain {path}` trains what it found")
+    config_of(sweep)  # What is no sweep of searches has nothing to be trained.
+    raise ValueError(f"{path} has no trained network yet: `nasib-ray retrain {shlex.quote(path)}` trains what it found")
 
 
 def _read(sweep: Sweep, training: SearchRecord, source: str) -> Network:
@@ -126,7 +127,7 @@ def _read(sweep: Sweep, training: SearchRecord, source: str) -> Network:
     )
 
 
-def load_network(path: str, name: str = FOLDER) -> GraphModule:
+def load_network(path: str, name: str = TRAININGS) -> GraphModule:
     """The trained network of a sweep as a plain module, in evaluation mode, on the CPU.
 
     Args:

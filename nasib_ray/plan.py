@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -177,9 +177,7 @@ def measure(
     estimate = check_memory_here(config, first.search, dataset, slots)
     settle_process(cpus, gpus)
     if config.method == "random-search":
-        random_search = RandomSearcher(config, dataset)
-        random_search.see([])
-        told = cast(dict[str, Any], random_search.suggest("first"))
+        told = RandomSearcher(config, dataset, "objective", "max").suggest("first")
     started = time.perf_counter()
     trial = SweepTrainable(told)
     setup_seconds = time.perf_counter() - started

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pyarrow import fs
 
+from nasib_ray.config import SweepConfig
 from nasib_ray.status import SweepStatus, sweep_status
 from schedulers.journal_replay import read_journal
 from schedulers.lease import read_lease
@@ -128,6 +129,20 @@ def load_sweep(path: str | os.PathLike[str]) -> Sweep:
     alive = lease is not None and lease.alive(time.time())
     replay = read_journal(filesystem, journal)
     return Sweep(given, SweepState.replay(replay.snapshot, replay.records), alive, filesystem, folder)
+
+
+def config_of(sweep: Sweep) -> SweepConfig:
+    """The configuration that a sweep was begun with.
+
+    Raises:
+        ValueError: It was not begun by nasib-ray.
+    """
+    plain = sweep.state.settings.get("config")
+    if plain is None:
+        raise ValueError(
+            f"{sweep.path} was not begun by `nasib-ray sweep` or `nasib-ray search`: no networks are in it"
+        )
+    return SweepConfig(**plain)
 
 
 def sweep_exists(path: str | os.PathLike[str]) -> bool:

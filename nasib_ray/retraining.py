@@ -13,19 +13,18 @@ from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
 from nasib_ray.controls import control_networks
 from nasib_ray.found import FoundNetwork, best_networks
+from nasib_ray.place import Place
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
-from nasib_ray.results import Sweep, load_sweep, sweep_exists
+from nasib_ray.results import Sweep, config_of, load_sweep, sweep_exists
 from nasib_ray.searcher import derived_seed
-from nasib_ray.sweep import Place, Watcher, run_tuner, versions
+from nasib_ray.sweep import Watcher, run_tuner, versions
 from nasib_ray.tables import WITHOUT_LIMIT
 from nasib_ray.tensorboard import TensorBoardLogger
+from nasib_ray.trained import TRAININGS
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget import Budget, Device
 from schedulers.sweep_state import SearchRecord
 from trainables.training_settings import RetrainSettings
-
-FOLDER = "retrain"
-"""The name of the trainings' own folder in that of a sweep, unless another is given."""
 
 METRIC = "train_loss"
 """What Tune is told that trainings are about. Nothing is chosen by it, and nothing by the test set."""
@@ -48,7 +47,7 @@ class RetrainPlan:
     seeds: int = 3
     settings: RetrainSettings = field(default_factory=RetrainSettings)
     budget: Budget | None = None
-    name: str = FOLDER
+    name: str = TRAININGS
     controls: bool = False
 
 
@@ -70,7 +69,7 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
     """
     known = load_sweep(path)
     config = config_of(known)
-    place = Place(Place.at(path).path, plan.name)
+    place = Place.at(path).inside(plan.name)
     told: dict[str, Any] = {"retrain": plan.settings.model_dump(mode="json"), "by_budget": plan.budget is not None}
     _check_same(place, told)
     layers = config.search.fixed.get("layers")
@@ -94,7 +93,7 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
             raise ValueError(f"{path} has found no network yet: no search has come to the end of an epoch")
         networks = found[: plan.top]
         if plan.controls:
-            networks += control_networks(path, config, found[0], plan.settings, dataset)
+            networks += control_networks(path, found[0], plan.settings, dataset)
         wanted = trainings(networks, plan, config)
         cluster.await_workers()
         tune_config, run_config = with_budget(
@@ -117,20 +116,6 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
         )
         run_tuner(RetrainTrainable, needs, tune_config, run_config, watcher)
     return load_sweep(place.path)
-
-
-def config_of(sweep: Sweep) -> SweepConfig:
-    """The configuration that a sweep was begun with.
-
-    Raises:
-        ValueError: It was not begun by nasib-ray.
-    """
-    plain = sweep.state.settings.get("config")
-    if plain is None:
-        raise ValueError(
-            f"{sweep.path} was not begun by `nasib-ray sweep` or `nasib-ray search`: no networks are in it"
-        )
-    return SweepConfig(**plain)
 
 
 def trainings(networks: Sequence[FoundNetwork], plan: RetrainPlan, config: SweepConfig) -> list[dict[str, Any]]:

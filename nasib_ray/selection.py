@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nasib_ray.config import SweepConfig
-from nasib_ray.found import found_networks
-from nasib_ray.random_search import PARTS
+from nasib_ray.found import PARTS, best_networks
 from nasib_ray.searcher import derived_seed
 from schedulers.sweep_state import SweepState
 from trainables.data import Dataset
@@ -28,5 +27,5 @@ def finalists(state: SweepState, config: SweepConfig, dataset: Dataset) -> list[
     as_in_search = RetrainSettings()
     return [
         network.training(config, as_in_search, seed, **PARTS)
-        for network in found_networks(state, dataset)[: config.finalists]
+        for network in best_networks(state, dataset)[: config.finalists]
     ]

@@ -36,9 +36,9 @@ def told_trials(
         state, value = TrialState.RUNNING, None
         if search.state == "failed" or (not search.unfinished and not search.curve):
             state = TrialState.FAIL
-        elif search.state == "finished":
+        elif search.state == "finished" and search.curve[-1][0] == search.epochs:
             state, value = TrialState.COMPLETE, search.curve[-1][1]
-        elif search.state in ("paused", "not resumable") and search.curve:
+        elif search.state in ("finished", "paused", "not resumable") and search.curve:
             state = TrialState.PRUNED
         told.append(
             create_trial(

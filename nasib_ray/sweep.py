@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import platform
-import secrets
 import shlex
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -16,10 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray.tune import Callback, RunConfig, Trainable, TuneConfig, Tuner, with_resources
+from ray.tune.search import Searcher
 
 from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
 from nasib_ray.deadline import check_ahead
+from nasib_ray.place import Place
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.random_search import RandomSearcher
 from nasib_ray.results import JOURNAL, Sweep, load_sweep, sweep_exists
@@ -52,41 +51,6 @@ class Watcher(Protocol):
 
     def update(self, state: SweepState, slots: int) -> None:
         """The sweep stands like this; called several times a second."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a sweep is kept.
-
-    Attributes:
-        storage: Its parent folder or URI, absolute.
-        name: Its own name there.
-    """
-
-    storage: str
-    name: str
-
-    @classmethod
-    def of(cls, config: SweepConfig) -> Place:
-        """The place that a configuration names; without a name a new one is made."""
-        made = f"{_slug(config.data.name)}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        return cls(config.storage_path.rstrip("/"), config.name or made)
-
-    @classmethod
-    def at(cls, path: str) -> Place:
-        """The place whose :attr:`path` this is; a local one may be relative, or begin at home."""
-        if "://" not in path:
-            here = Path(path).expanduser().resolve()
-            return cls(str(here.parent), here.name)
-        folder, mark, options = path.partition("?")
-        storage, _, name = folder.rstrip("/").rpartition("/")
-        return cls(f"{storage}{mark}{options}", name)
-
-    @property
-    def path(self) -> str:
-        """STORAGE/NAME; of a URI the options, which stand behind a question mark, stay at its end."""
-        folder, mark, options = self.storage.partition("?") if "://" in self.storage else (self.storage, "", "")
-        return f"{folder.rstrip('/')}/{self.name}{mark}{options}"
 
 
 def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher | None = None) -> Sweep:
@@ -131,16 +95,17 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
             check_memory_here(config, first.search, dataset, slots_here(config, 0))
         cluster.await_workers()
         shown = sorted({"k", "lambda", *config.search.axes})
-        searcher = StudySearcher(config, METRIC, "max", _study_log(config, place))
+        searcher: Searcher = StudySearcher(config, METRIC, "max", _study_log(config, place))
+        most = None if config.search.size is None else len(config.points) + config.search.size
         if config.method == "random-search":
-            searcher = RandomSearcher(config, dataset)
+            searcher, most = RandomSearcher(config, dataset, METRIC, "max"), None
         tune_config, run_config = with_budget(
             budget,
             TuneConfig(metric=METRIC, mode="max", search_alg=searcher),
             RunConfig(storage_path=place.storage, name=place.name, verbose=0, callbacks=[TensorBoardLogger(shown)]),
             allocator=allocator_of(config),
             searches=config.searches,
-            most_searches=None if config.search.size is None else len(config.points) + config.search.size,
+            most_searches=most,
             full_epochs=None,
             finalists=config.finalists,
             finalists_of=partial(finalists, config=config, dataset=dataset),
@@ -241,11 +206,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def _slug(name: str) -> str:
-    last = name.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
-    return "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in last) or "sweep"
 
 
 class _Watch(Callback):  # type: ignore[misc]

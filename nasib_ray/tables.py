@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from nasib_ray.status import IncumbentStatus, SelectedStatus, SweepStatus, TrialStatus, single_values
+from nasib_ray.status import SelectedStatus, SweepStatus, TrialStatus, single_values
 from schedulers.sizes import format_size
 
 LABEL_WIDTH = 13
@@ -151,14 +151,16 @@ def incumbent_facts(status: SweepStatus, signs: Signs, whole: bool) -> Table:
     value, looks = incumbent_value(status, signs), count(incumbent["looks"], "look")
     label = _metric_label(status)
     name = f"{status['metric']} " if label == "value" else ""
-    if status["metric"] == "objective":
-        config = incumbent["config"]
-        looks += f"; {config.get('objective') or config['ranked_by']}"
+    # Of a search, or of a training in its place: a stranger's Trainable may have a metric of that name, too.
+    measured = incumbent["config"].get("objective") or incumbent["config"].get("ranked_by")
+    measured = measured if status["metric"] == "objective" else None
+    looks += f"; {measured}" if measured is not None else ""
     facts.add_row(label, Text.assemble(name, (value, "bold cyan"), f" (selected, optimistic: the best of {looks})"))
     facts.add_row("settings", Text(described_settings(incumbent["config"], telling_settings(status), signs)))
-    if status["metric"] == "objective" and incumbent["val_accuracy"] is not None:
-        how = "with shared weights" if "objective" in incumbent["config"] else "trained from scratch"
-        facts.add_row("accuracy", Text(f"{_accuracy(incumbent, signs)} {how}"))
+    accuracy = incumbent["val_accuracy"]
+    if measured is not None and accuracy is not None:
+        how = "trained from scratch" if "ranked_by" in incumbent["config"] else "with shared weights"
+        facts.add_row("accuracy", Text(f"{accuracy_text(accuracy, incumbent['val_accuracy_stderr'], signs)} {how}"))
     if incumbent["architecture"]:
         facts.add_row("architecture", Text(", ".join(incumbent["architecture"])))
     return facts
@@ -196,7 +198,7 @@ def selected_facts(selected: SelectedStatus, signs: Signs) -> Table:
     facts = Table.grid(padding=0)
     facts.add_column(width=LABEL_WIDTH, min_width=LABEL_WIDTH, overflow=signs.overflow, style="bold")
     facts.add_column(overflow="fold")
-    value = _accuracy(selected, signs)
+    value = accuracy_text(selected["val_accuracy"], selected["val_accuracy_stderr"], signs)
     trained = f"from scratch, {count(selected['epochs'], 'epoch')}"
     facts.add_row("selected", Text(f"found by trial {selected['found_by']}; trained {trained}"))
     facts.add_row("accuracy", Text.assemble((value, "bold cyan"), f" (the best of {selected['finalists']} networks)"))
@@ -320,10 +322,9 @@ def bare_table(signs: Signs) -> Table:
     return Table(box=signs.head, show_edge=False, pad_edge=False, padding=_GAP, header_style="bold")
 
 
-def _accuracy(found: IncumbentStatus | SelectedStatus, signs: Signs) -> str:
-    """The accuracy on the selection split, with its standard error if it is known."""
-    error = found["val_accuracy_stderr"]
-    return f"{found['val_accuracy']:.3f}" + ("" if error is None else f" {signs.plus_minus} {error:.3f}")
+def accuracy_text(accuracy: float, error: float | None, signs: Signs) -> str:
+    """An accuracy with its standard error, if it is known."""
+    return f"{accuracy:.3f}" + ("" if error is None else f" {signs.plus_minus} {error:.3f}")
 
 
 def _metric_label(status: SweepStatus) -> str:

@@ -13,15 +13,28 @@ from rich.text import Text
 
 from nasib_ray.results import Sweep
 from nasib_ray.tables import Signs, bare_table
-from schedulers.sweep_state import SearchRecord
+from schedulers.sweep_state import SearchRecord, SweepState
 from trainables.architecture import Architecture
 from trainables.training_settings import TrainingSettings
+
+TRAININGS = "retrain"
+"""The folder of a sweep's trainings in that of the sweep, unless it is told another name."""
 
 CONTROLS = "controls"
 """The folder of a sweep's controls in that of the sweep."""
 
 CONTROL = "control "
 """What the names of networks begin with that no search of the sweep found; the control's own name follows."""
+
+
+def ranking(state: SweepState) -> list[str]:
+    """The searches of a sweep by what they found, the best first: what its selection trained, then the others."""
+    sign = -1.0 if state.mode == "max" else 1.0
+    finalists = sorted(state.competing, key=lambda trial: sign * trial.curve[-1][1])
+    searches = [search for search in state.searches.values() if search.kind == "search"]
+    ranked = [search for search in searches if search.best_value is not None]
+    ranked.sort(key=lambda search: (sign * (search.best_value or 0.0), search.index))
+    return list(dict.fromkeys([*(trial.config["name"] for trial in finalists), *(search.id for search in ranked)]))
 
 
 @dataclass(frozen=True)

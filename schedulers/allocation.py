@@ -49,7 +49,8 @@ class SweepView:
         devices: Budgeted devices that one trial holds.
         full_horizon: Epochs of a full search; None until an epoch was measured.
         epoch_seconds: Wall seconds of an epoch of a search that has none of its own yet; None until measured.
-        overhead_seconds: Wall seconds of a grant besides its epochs: set-up, checkpoint, grace, some jitter.
+        overhead_seconds: Wall seconds of a grant besides its epochs: set-up, what is measured at its end to compare,
+            checkpoint, grace, some jitter.
         waiting: The searches that could run now: unfinished, paused, and no process still at work on them.
         searches: How many searches there are in all.
         ended: Those that are finished or failed.
@@ -108,7 +109,7 @@ class SweepView:
         return (self.budget - self.spent) / (self.slots * self.devices)
 
 
-def planned_horizon(budget: float, boots: float, searches: int, slots: int, epoch: float) -> int:
+def planned_horizon(budget: float, boots: float, searches: int, slots: int, epoch: float, beside: float = 0.0) -> int:
     """Epochs of a full search: the budget buys ``searches`` of them, but none longer than one slot can run.
 
     Args:
@@ -117,12 +118,13 @@ def planned_horizon(budget: float, boots: float, searches: int, slots: int, epoc
         searches: How many full searches it is to buy.
         slots: How many trials run at once.
         epoch: Device-seconds of one epoch.
+        beside: Device-seconds that a full search takes beside its epochs.
 
     Returns:
         At least 1; at least WORTH_COMPARING, with fewer searches, if one slot can run so many.
     """
     slot_epochs, search_epochs = (
-        int((budget - boots) / count / max(epoch, 1e-9)) for count in (slots, max(searches, slots))
+        int(((budget - boots) / count - beside) / max(epoch, 1e-9)) for count in (slots, max(searches, slots))
     )
     return max(1, search_epochs, min(WORTH_COMPARING, slot_epochs))
 
@@ -143,6 +145,11 @@ class Allocator(ABC):
             epochs: The whole epochs after which it did.
             value: The value; larger is better under every mode (the core turns the sign for ``min``).
         """
+
+    @property
+    def comparisons(self) -> int:
+        """How often a full search is compared, its end included; at its end alone unless told."""
+        return 1
 
     def for_searches(self, sweep: SweepView) -> float:
         """The part of the budget, in device-seconds, that searches are planned with; all of it unless told."""

@@ -83,6 +83,11 @@ class AsyncHalving(Allocator):
         self._rungs: list[int] = []
         self._horizon: int | None = None
 
+    @property
+    def comparisons(self) -> int:
+        """At every rung, and at the end."""
+        return len(self._fractions) + 1
+
     def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
         """Enter a value at its rung (before the plan: at its epoch, as no rung is known yet)."""
         self._best[search.id] = max(value, self._best.get(search.id, -math.inf))
@@ -202,6 +207,11 @@ class EqualShare(Allocator):
         if searches < 1:
             raise ValueError(f"searches is {searches}, but at least 1 search must share the budget")
         self._searches = searches
+
+    @property
+    def comparisons(self) -> int:
+        """Wherever one of its slices ends."""
+        return round(1 / SLICE_SHARE)
 
     def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
         """Values decide nothing here."""

@@ -82,12 +82,15 @@ class SweepCore:
             seconds_unseen: Wall seconds that a trial may have gone on holding its devices after the last charge.
 
         Raises:
-            ValueError: If the budget is below what was spent.
+            ValueError: If the budget is below what was spent, or trials were ranked otherwise before.
         """
         ledger = self.state.ledger
+        known_as = {"metric": self.rules.metric, "mode": self.rules.mode}
+        for name, value in known_as.items():
+            if (before := self.state.settings.get(name, value)) != value:
+                raise ValueError(f"the sweep was begun with the {name} {before!r}, so it cannot go on with {value!r}")
         if not self.state.settings:
-            known = {"metric": self.rules.metric, "mode": self.rules.mode, "devices_per_trial": self.rules.devices}
-            self.append("sweep", **known, **settings)
+            self.append("sweep", **known_as, devices_per_trial=self.rules.devices, **settings)
         if ledger.budget > budget.device_seconds < ledger.spent + ledger.granted:
             spent = format_device_seconds(ledger.spent + ledger.granted, budget.device)
             raise ValueError(f"the budget {budget} is below the {spent} that are spent or promised: give more")
@@ -242,9 +245,6 @@ class SweepCore:
             metrics=metrics,
         )
         self._charging.settle_training(name, float(step or 0.0))
-        beside = metrics.get("objective_seconds") or 0.0
-        if self.rules.slice_told and beside > self.state.compare_seconds:
-            self.append("timing", compare_seconds=beside)
         if not cut and seconds is not None and self.state.full_horizon is None and search.kind == "search":
             self._plan(float(seconds))
         if value is not None:
@@ -295,7 +295,8 @@ class SweepCore:
         if horizon is None:
             boots = (self.state.boot_seconds or 0.0) * self.rules.devices * self._slots
             budget = self._allocator.for_searches(self.view(self._slots, (), ()))
-            horizon = planned_horizon(budget, boots, self.rules.searches, self._slots, epoch)
+            beside = self._allocator.comparisons * self._sizes.comparing("search") * self.rules.devices
+            horizon = planned_horizon(budget, boots, self.rules.searches, self._slots, epoch, beside)
         self.append("plan", epoch_device_seconds=epoch, full_horizon=horizon)
         logger.info("an epoch takes %.2f device-seconds; a full search has %d epochs", epoch, horizon)
 
@@ -358,7 +359,7 @@ class SweepCore:
         for grant in list(self.state.ledger.grants):
             self.close(grant)
         self.post()
-        overhead = self._sizes.overhead(math.inf, reuse=False)
+        overhead = self._sizes.overhead(math.inf, reuse=False) + self._sizes.comparing("search")
         state, why = ending(self.state, self.rules, overhead, interrupted, self._more_to_try)
         self.append("end", state=state, why=why)
         self.flush()

@@ -36,15 +36,15 @@ class GrantSizes:
 
     def comparing(self, kind: Kind) -> float:
         """Wall seconds that a trial may step, at the end of a slice, to measure what it is compared by."""
-        return self._state.compare_seconds * SLICE_MARGIN if kind == "search" else 0.0
+        lately = self._state.compare_seconds if kind == "search" and self._rules.slice_told else []
+        return max(lately, default=0.0) * SLICE_MARGIN
 
-    def overhead(self, free: float, reuse: bool, kind: Kind = "search") -> float:
-        """Wall seconds of a grant besides its epochs; while only guessed, no more than half of what is free.
+    def overhead(self, free: float, reuse: bool) -> float:
+        """Wall seconds of a grant besides all stepping; while only guessed, no more than half of what is free.
 
         Args:
             free: Device-seconds that the grant may have.
             reuse: Whether an idle process takes the trial, or a new one must boot.
-            kind: Of the trial.
         """
         rules, state = self._rules, self._state
         boot = rules.boot_seconds
@@ -53,7 +53,7 @@ class GrantSizes:
             boot = max(_COLD_BOOT_SECONDS, state.boot_seconds * 1.5 + 1.0)
         reset = rules.reset_seconds if state.reset_seconds is None else state.reset_seconds * 2 + 0.5
         start = reset if reuse else boot
-        whole = start + self.saving + rules.grace_seconds + _JITTER_SECONDS + self.comparing(kind)
+        whole = start + self.saving + rules.grace_seconds + _JITTER_SECONDS
         return whole if state.boot_seconds is not None else min(whole, rules.grace_seconds + free / rules.devices / 2)
 
     def size(
@@ -82,7 +82,10 @@ class GrantSizes:
         expected = max(piece.epochs * epoch, search.slowest_seconds)
         # One that was killed for its time would else be killed again at the same place.
         margins = SLICE_MARGIN, _ROOMY_MARGIN * 2**search.failures
-        least, roomy = (view.devices * (view.overhead_seconds + expected * margin) for margin in margins)
+        # The view is one of searches.
+        comparing = self.comparing(search.kind)
+        overhead = view.overhead_seconds - self.comparing("search") + comparing
+        least, roomy = (view.devices * (overhead + expected * margin) for margin in margins)
         # Room only where the other slots find as much, or they would stand idle.
         amount = min(view.free, max(least, min(roomy, view.free / view.slots)))
-        return amount, amount / view.devices - view.overhead_seconds + _JITTER_SECONDS + self.comparing(search.kind)
+        return amount, max(_JITTER_SECONDS, amount / view.devices - overhead + _JITTER_SECONDS + comparing)

@@ -45,6 +45,11 @@ class WithSelection(Allocator):
         if search.kind == "search":
             self._searching.observe(search, epochs, value)
 
+    @property
+    def comparisons(self) -> int:
+        """As the searching rule has it."""
+        return self._searching.comparisons
+
     def for_searches(self, sweep: SweepView) -> float:
         """All but the share that is kept."""
         return sweep.budget - self._kept(sweep)

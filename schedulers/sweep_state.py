@@ -127,7 +127,8 @@ class SweepState:
         boot_seconds: The longest wall seconds from a booked grant to the first step of a new process.
         reset_seconds: The same for a process that was used again.
         save_seconds: The longest wall seconds that a checkpoint took.
-        compare_seconds: The longest wall seconds that a search took beside an epoch, as it was compared after it.
+        compare_seconds: The wall seconds that searches lately took beside an epoch, as they were compared after it; at
+            most five, the newest last.
         largest_checkpoint_bytes: The size of the largest checkpoint so far; 0 before the first one.
         max_storage_bytes: What checkpoints may take in the newest run; None: whatever they do.
         deadline: Unix seconds of the newest run's deadline; None: it has none.
@@ -150,7 +151,7 @@ class SweepState:
     boot_seconds: float | None = None
     reset_seconds: float | None = None
     save_seconds: float | None = None
-    compare_seconds: float = 0.0
+    compare_seconds: list[float] = field(default_factory=list)
     largest_checkpoint_bytes: int = 0
     max_storage_bytes: int | None = None
     deadline: float | None = None
@@ -201,7 +202,6 @@ class SweepState:
                 self.boot_seconds = record.get("boot_seconds", self.boot_seconds)
                 self.reset_seconds = record.get("reset_seconds", self.reset_seconds)
                 self.save_seconds = record.get("save_seconds", self.save_seconds)
-                self.compare_seconds = record.get("compare_seconds", self.compare_seconds)
             case "search":
                 kind: Kind = record.get("kind", "search")
                 made = SearchRecord(record["trial"], record["index"], dict(record["config"]))
@@ -263,6 +263,8 @@ class SweepState:
         if seconds is not None:
             search.epoch_seconds = [*search.epoch_seconds, seconds][-3:]
             search.slowest_seconds = max(search.slowest_seconds, seconds)
+        if beside := record["metrics"].get("objective_seconds"):
+            self.compare_seconds = [*self.compare_seconds, float(beside)][-5:]
         if value is None:
             return
         while search.curve and search.curve[-1][0] >= record["epochs"]:
@@ -300,11 +302,21 @@ class SweepState:
     def selected(self) -> SearchRecord | None:
         """The finalist of the present selection that ended best, among those that came to their end."""
         best: SearchRecord | None = None
-        for trial in self.searches.values():
-            competes = trial.kind == "select" and self.counts(trial) and trial.state == "finished" and trial.curve
-            if competes and self.better(trial.curve[-1][1], best.curve[-1][1] if best else None):
+        for trial in self.competing:
+            if self.better(trial.curve[-1][1], best.curve[-1][1] if best else None):
                 best = trial
         return best
+
+    @property
+    def competing(self) -> list[SearchRecord]:
+        """The finalists of the present selection that came to their end with a value."""
+        finalists = (trial for trial in self.searches.values() if trial.kind == "select" and self.counts(trial))
+        return [
+            trial
+            for trial in finalists
+            # One that diverged has no value at its end, and an older one does not count.
+            if trial.state == "finished" and trial.curve and trial.curve[-1][0] == trial.epochs
+        ]
 
     def next_saves_bytes(self) -> int:
         """About how much the next checkpoints take, one of each running search; 0 as long as there is none."""

@@ -52,7 +52,7 @@ def view_of(
             devices=rules.devices,
             full_horizon=state.full_horizon,
             epoch_seconds=known[len(known) // 2] if known else None,
-            overhead_seconds=sizes.overhead(free, bool(reusable), kind),
+            overhead_seconds=sizes.overhead(free, bool(reusable)) + sizes.comparing(kind),
             waiting=[trial for trial in trials if trial.state == "paused" and trial.id not in busy],
             searches=len(trials),
             ended=[trial for trial in trials if not trial.unfinished],

@@ -20,20 +20,21 @@ from pyarrow import fs
 from nasib_ray.accounts import accounts_frame
 from nasib_ray.comparison import Estimate
 from nasib_ray.config import SweepConfig
+from nasib_ray.place import Place
 from nasib_ray.report import checklist, curves, diagram, kernels, published, spending, tuning
 from nasib_ray.report.history import History, sweep_history
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.status import SweepStatus, single_values
 from nasib_ray.tables import Signs, budget_line, count, metric_value, states_line, telling_settings
-from nasib_ray.trained import CONTROLS
+from nasib_ray.trained import CONTROLS, TRAININGS
 from nasib_ray.version import __version__
 from schedulers.sweep_state import SearchRecord
 from trainables.candidates import candidate_names
 
-TRAININGS = "retrain"
-"""The folder of the trainings in that of the sweep, and the key of their settings."""
-
 Progress = Callable[[str], None]
+
+_TRAINED = "retrain"
+"""The key of the settings of trainings: a sweep has none."""
 
 
 def write_report(path: str | os.PathLike[str], file: str | os.PathLike[str], progress: Progress | None = None) -> None:
@@ -88,7 +89,7 @@ class _Material:
     @property
     def trains(self) -> bool:
         """Whether it is one of trainings, among which nothing is chosen."""
-        return TRAININGS in self.sweep.state.settings
+        return _TRAINED in self.sweep.state.settings
 
     @property
     def finder(self) -> SearchRecord | None:
@@ -108,28 +109,20 @@ class _Material:
 
 def _trainings(sweep: Sweep) -> Sweep | None:
     """The trainings of a sweep's networks; the sweep itself if it is one of trainings; None if there are none."""
-    if TRAININGS in sweep.state.settings:
+    if _TRAINED in sweep.state.settings:
         return sweep
     if sweep.state.settings.get("config") is None:
         return None
-    folder = _inside(sweep, TRAININGS)
+    folder = Place.at(sweep.path).inside(TRAININGS).path
     return load_sweep(folder) if sweep_exists(folder) else None
 
 
 def _controls(sweep: Sweep) -> dict[str, Sweep]:
     """The sweeps in the folder of a sweep's controls, by name."""
     chosen = fs.FileSelector(f"{sweep.folder}/{CONTROLS}", allow_not_found=True)
-    folders = {
-        info.base_name: _inside(sweep, CONTROLS, info.base_name) for info in sweep.filesystem.get_file_info(chosen)
-    }
+    names = [info.base_name for info in sweep.filesystem.get_file_info(chosen)]
+    folders = {name: Place.at(sweep.path).inside(CONTROLS).inside(name).path for name in names}
     return {name: load_sweep(folder) for name, folder in folders.items() if sweep_exists(folder)}
-
-
-def _inside(sweep: Sweep, *names: str) -> str:
-    """A folder in that of a sweep, as a path or a URI."""
-    # What follows a question mark in a URI says how its storage is reached.
-    place, mark, rest = sweep.path.partition("?") if "://" in sweep.path else (sweep.path, "", "")
-    return "/".join([place.rstrip("/"), *names]) + mark + rest
 
 
 def _page(material: _Material, told: Progress) -> str:

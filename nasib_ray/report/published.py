@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nasib_ray.comparison import RANDOM, Estimate, by_method, pooled, relative_improvement
 from nasib_ray.results import Sweep
-from nasib_ray.trained import CONTROL, TrainedNetwork, TrainedStatus, trained_networks, trained_status
+from nasib_ray.trained import CONTROL, TrainedNetwork, TrainedStatus, ranking, trained_networks, trained_status
 
 SOURCE = "Singh et al. 2019, Table 1 (search time in GPU days; #OPs is the number of candidate operations)"
 
@@ -95,7 +95,9 @@ def comparison(
             f"The published rows are for CIFAR-10 and this sweep searched on {data}: other data, sizes and training "
             "make the rows not comparable. They are here to show what is usually told of a found network."
         )
-    return Comparison(told, times, _methods(trained), candidates, warning)
+    return Comparison(
+        told, times, _methods(trained, [] if sweep is None else ranking(sweep.state)), candidates, warning
+    )
 
 
 def _searched_by(network: TrainedNetwork, sweep: Sweep | None, controls: Mapping[str, Sweep]) -> Sweep | None:
@@ -112,8 +114,8 @@ def _search_time(sweep: Sweep | None) -> str:
     return f"{sweep.state.ledger.spent / _DAY:.2g} {device.upper()} days"
 
 
-def _methods(trained: list[TrainedNetwork]) -> list[tuple[str, Estimate, Estimate | None]]:
-    accuracies = pooled([by_method(trained)])
+def _methods(trained: list[TrainedNetwork], ranked: list[str]) -> list[tuple[str, Estimate, Estimate | None]]:
+    accuracies = pooled([by_method(trained, ranked)])
     if RANDOM not in accuracies:
         return []
     return [

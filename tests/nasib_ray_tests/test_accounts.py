@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from nasib_ray.accounts import accounts_frame, accounts_report
 from nasib_ray.cli import app
+from nasib_ray.place import Place
 from nasib_ray.results import load_sweep
-from nasib_ray.sweep import Place
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.clock import SimulatedClock
 from schedulers.journal import Journal

@@ -13,8 +13,8 @@ import pytest
 from nasib_ray import SweepConfig, load_sweep
 from nasib_ray.comparison import FOUND, RANDOM, Estimate, by_method, difference, pooled, relative_improvement
 from nasib_ray.controls import controls_of, whole_budget
+from nasib_ray.place import Place
 from nasib_ray.random_search import RandomSearcher
-from nasib_ray.sweep import Place
 from nasib_ray.trained import TrainedNetwork, trained_networks
 from schedulers.sweep_state import SearchRecord
 from tests.nasib_ray_tests.command import DIGITS, Command

@@ -35,6 +35,7 @@ class World:
     searches: int = 8
     limit: int | None = None
     finalists: int = 0
+    comparing: float = 0.0
     seed: int = 0
 
 
@@ -60,6 +61,7 @@ class Trial:
     iteration: int = 0
     duration: float = 0.0
     gone: float = 0.0
+    beside: float = 0.0
     saved: tuple[int, float, float] = (0, 0.0, 0.0)
     horizons: list[int] = field(default_factory=list)
 
@@ -203,7 +205,10 @@ class Simulation:
         if not trial.duration:
             half = 0.5 if self.core.state.searches[process.trial].kind == "select" else 1.0
             trial.duration = half * self.world.epoch * math.exp(self.random.gauss(0, self.world.jitter))
-        rest = trial.duration - trial.gone
+        search = self.core.state.searches[process.trial]
+        compared = search.kind == "search" and trial.epochs + 1 >= search.target
+        trial.beside = self.world.comparing if compared else trial.beside
+        rest = trial.duration + trial.beside - trial.gone
         room = max(0.01 * trial.duration, process.slice_seconds - process.stepped)
         process.step, process.whole = min(rest, room), rest <= room
         process.ends = self.clock.monotonic() + process.step
@@ -213,9 +218,9 @@ class Simulation:
         process.stepped += process.step
         trial.iteration += 1
         trial.gone += process.step
-        duration = trial.duration
+        duration, beside = trial.duration, trial.beside
         if process.whole:
-            trial.epochs, trial.duration, trial.gone = trial.epochs + 1, 0.0, 0.0
+            trial.epochs, trial.duration, trial.gone, trial.beside = trial.epochs + 1, 0.0, 0.0, 0.0
         else:
             self.cuts += 1
         quality = random.Random(name).random()
@@ -225,6 +230,7 @@ class Simulation:
             "epochs": trial.epochs,
             "training_iteration": trial.epochs,
             "epoch_seconds": duration if process.whole else None,
+            "objective_seconds": beside if process.whole else None,
             "time_this_iter_s": process.step,
         }
         verdict = self.core.report(name, metrics, stopping=False)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.selection import WithSelection
 from schedulers.sweep_state import SearchRecord, SweepState
@@ -46,6 +47,19 @@ def test_full_searches_are_planned_with_what_the_selection_leaves() -> None:
         for allocator in (AsyncHalving(), WithSelection(AsyncHalving(), 0.5, 4))
     ]
     assert horizons[1] == pytest.approx(horizons[0] / 2, abs=1)
+
+
+@pytest.mark.parametrize("comparing", [5.0, 40.0, 80.0])
+@pytest.mark.parametrize("searching", [AsyncHalving(), EqualShare(4)], ids=["async-halving", "equal-share"])
+def test_what_searches_measure_cuts_neither_them_nor_finalists(comparing: float, searching: Allocator) -> None:
+    for slots in (1, 3):
+        world = replace(WORLD, slots=slots, comparing=comparing, jitter=0.02)
+        simulation = Simulation(world, 6000.0, WithSelection(searching, 0.2, 4))
+        state = simulation.run()
+        assert simulation.cuts == simulation.kills == 0
+        assert len({trial.horizon for trial in finalists(state)}) == 1
+        assert {trial.state for trial in finalists(state)} == {"finished"}
+        assert simulation.most <= 6000 + 1e-4
 
 
 def test_finalists_run_beside_each_other() -> None:
@@ -104,6 +118,7 @@ def test_a_raised_budget_searches_on_and_selects_anew() -> None:
         reuse=st.booleans(),
         limit=st.none() | st.integers(1, 6),
         finalists=st.integers(1, 5),
+        comparing=st.sampled_from([0.0, 1.0, 30.0, 200.0]),
         seed=st.integers(0, 1000),
     ),
     st.floats(100.0, 20000.0),
