@@ -25,7 +25,7 @@ from trainables.search import Search
 from trainables.settings import TrialSettings
 from trainables.stock import count_multiply_adds
 from trainables.supernet import build_network, count_parameters, network_with_shared_weights
-from trainables.training import LabelledImages, Training, judge, recalibrate
+from trainables.training import LabelledImages, Training, finish, judge, recalibrating
 from trainables.training_settings import Recipe
 
 SPLIT_SEED = 0
@@ -217,7 +217,7 @@ class Study:
         settings = search.settings.search
         network = network_with_shared_weights(search.supernet, architecture)
         calibrate = _processor_seconds(
-            lambda: recalibrate(network, self._weights, settings.batch_size, RECALIBRATION_IMAGES)
+            lambda: finish(recalibrating(network, self._weights, settings.batch_size, RECALIBRATION_IMAGES, seed=0))
         )
         found["recalibrated"] = self._judged(network, calibrate)
         recipe = Recipe.of_search(settings)

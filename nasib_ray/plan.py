@@ -33,9 +33,10 @@ class Measured:
 
     Attributes:
         epoch_seconds: Wall seconds of the first epoch: both passes and the evaluation.
+        objective_seconds: Wall seconds that measuring the objective takes beside.
         setup_seconds: Wall seconds of loading prepared data and building the supernet.
         checkpoint_bytes: Size of a checkpoint, and ``checkpoint_seconds`` the wall seconds of writing it.
-        estimate: What it was expected to need in memory.
+        estimate: What it was expected to need in memory; None: that is not known of trainings.
         memory_bytes: What it needed at most: the GPU's if it has one, else that of the whole process.
         step_memory_bytes: The part of it that a batch needs.
         parameters: Parameters of the supernet.
@@ -43,10 +44,11 @@ class Measured:
     """
 
     epoch_seconds: float
+    objective_seconds: float
     setup_seconds: float
     checkpoint_bytes: int
     checkpoint_seconds: float
-    estimate: MemoryEstimate
+    estimate: MemoryEstimate | None
     memory_bytes: int
     step_memory_bytes: int
     parameters: int
@@ -99,15 +101,17 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
         ValueError: If there is no budget, this machine cannot hold a trial, the budget buys no epoch, or `max_storage`
             cannot hold the checkpoints of what runs at once.
     """
+    from nasib_ray.sweep import allocator_of
+
     held, budget = config.resources, config.budget
     assert budget is not None, "resources are known only under a budget"
     cpus, gpus = held.cpus or 0.0, held.gpus or 0.0
     slots, measured = measure(config, cpus, gpus, progress)
     devices = gpus if budget.device == "gpu" else cpus
-    epoch = measured.epoch_seconds * devices
+    epoch, beside = measured.epoch_seconds * devices, measured.objective_seconds * devices
     boots = measured.setup_seconds * devices * slots
-    least = (
-        devices * (measured.setup_seconds + measured.checkpoint_seconds + Rules.grace_seconds) + SLICE_MARGIN * epoch
+    least = devices * (measured.setup_seconds + measured.checkpoint_seconds + Rules.grace_seconds) + SLICE_MARGIN * (
+        epoch + beside
     )
     if budget.device_seconds < least:
         enough = format_device_seconds(math.ceil(1.5 * least), budget.device)
@@ -120,7 +124,8 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
         share, finalists = config.selection_share, config.finalists
         kept = kept_back(budget.device_seconds, share, finalists, measured.epoch_seconds, devices)
     for_searches = budget.device_seconds - kept
-    horizon = planned_horizon(for_searches, boots, config.searches, slots, epoch)
+    of_a_search = allocator_of(config).comparisons * SLICE_MARGIN * beside
+    horizon = planned_horizon(for_searches, boots, config.searches, slots, epoch, of_a_search)
     epochs = (for_searches - boots) / epoch
     rungs = [] if config.allocator == "equal-share" else rungs_of_horizon(horizon, config.rungs)
     begun = max(1, round(epochs / _epochs_of_one(horizon, rungs, config.eta)))
@@ -174,9 +179,10 @@ def measure(
     dataset = load_dataset(config.data, progress)
     told = first_trial(config)
     first = TrialSettings.from_config(told)
-    estimate = check_memory_here(config, first.search, dataset, slots)
+    searches = config.method == "nasib"
+    estimate = check_memory_here(config, first.search, dataset, slots) if searches else None
     settle_process(cpus, gpus)
-    if config.method == "random-search":
+    if not searches:
         told = RandomSearcher(config, dataset, "objective", "max").suggest("first")
     started = time.perf_counter()
     trial = SweepTrainable(told)
@@ -192,6 +198,7 @@ def measure(
         trial.stop()
     return slots, Measured(
         epoch_seconds=report["epoch_seconds"],
+        objective_seconds=report.get("objective_seconds") or 0.0,
         setup_seconds=setup_seconds,
         checkpoint_bytes=size,
         checkpoint_seconds=checkpoint_seconds,
@@ -213,14 +220,15 @@ def plan_report(console: Console, plan: Plan) -> None:
     rows = {
         "budget": f"{plan.budget}, all trials together",
         "one trial": f"{plan.devices:g} {device.upper()}; {plan.slots} at once here ({measured.device_name})",
-        "supernet": f"{measured.parameters:,} parameters",
-        "one epoch": f"{measured.epoch_seconds:.2f} s ({measured.epoch_seconds * plan.devices:.2f} {device}-seconds)",
+        "network": f"{measured.parameters:,} parameters",
+        "one epoch": f"{measured.epoch_seconds:.2f} s ({measured.epoch_seconds * plan.devices:.2f} {device}-seconds); "
+        f"measuring the objective where it is compared takes {measured.objective_seconds:.2f} s",
         "full search": f"{plan.horizon} epochs; the budget buys {plan.full_searches} of them",
         "rungs": f"{rungs}; about {plan.begun} searches will be begun",
         **({"selection": _selection_text(plan)} if plan.selection[0] else {}),
         "wall-clock": _duration(plan.wall_seconds),
         "memory": f"{format_size(measured.memory_bytes)} a trial, {format_size(measured.step_memory_bytes)} of it for "
-        f"a batch (estimated: {format_size(measured.estimate.total)}, {format_size(measured.estimate.step)})",
+        f"a batch{_estimate_text(measured.estimate)}",
         "disk": f"up to {format_size(plan.disk_bytes)} of checkpoints, {format_size(measured.checkpoint_bytes)} each",
         **({} if plan.max_storage is None else {"max_storage": _bound_text(plan, plan.max_storage)}),
     }
@@ -229,6 +237,10 @@ def plan_report(console: Console, plan: Plan) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _estimate_text(estimate: MemoryEstimate | None) -> str:
+    return "" if estimate is None else f" (estimated: {format_size(estimate.total)}, {format_size(estimate.step)})"
 
 
 def _selection_text(plan: Plan) -> str:

@@ -91,7 +91,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         first = TrialSettings.from_config(first_trial(config))
         check_fits(first, dataset)
         # On a GPU, and on nodes elsewhere, each trial looks for itself.
-        if cluster.is_own and not held.gpus:
+        if cluster.is_own and not held.gpus and config.method == "nasib":
             check_memory_here(config, first.search, dataset, slots_here(config, 0))
         cluster.await_workers()
         shown = sorted({"k", "lambda", *config.search.axes})

@@ -114,6 +114,7 @@ def load_search(search: Search, directory: str | Path) -> None:
         correct=torch.full_like(search.totals.correct, totals["correct"]),
         seconds=totals["seconds"],
     )
+    search.leave_measurement()
     search.tell_horizon()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -11,7 +11,7 @@ from trainables.sampling import seeded_torch
 from trainables.search_step import count_correct
 from trainables.settings import Objective
 from trainables.supernet import Supernet, build_network, network_with_shared_weights
-from trainables.training import LabelledImages, Training, judge, recalibrate
+from trainables.training import LabelledImages, Steps, Training, judging, recalibrating
 from trainables.training_settings import Recipe
 
 RECALIBRATION_IMAGES = 2000
@@ -25,8 +25,8 @@ def best_of_random(
     bounds: Sequence[tuple[int, int]],
     samples: int,
     generator: torch.Generator,
-) -> Generator[None, None, tuple[list[int], int]]:
-    """The best of some random architectures, with shared weights on the selection part; gives way after each.
+) -> Steps[tuple[list[int], int]]:
+    """The best of some random architectures, with shared weights on the selection part.
 
     Args:
         supernet: Not changed.
@@ -45,13 +45,13 @@ def best_of_random(
     best: tuple[list[int], int] = [], -1
     for _ in range(samples):
         columns = torch.randint(candidates, (supernet.shape.layers,), generator=generator).tolist()
-        correct = 0
+        counts = []
         for start, stop in bounds:
             images, labels = selection.batch(selection.part[start:stop])
-            correct += int(count_correct(supernet, images, labels, columns))
-        if correct > best[1]:
+            counts.append(count_correct(supernet, images, labels, columns))
+            yield
+        if (correct := int(torch.stack(counts).sum())) > best[1]:
             best = columns, correct
-        yield
     return best
 
 
@@ -65,7 +65,7 @@ def measure_objective(
     selection: LabelledImages,
     seed: int,
     epochs: int,
-) -> Generator[None, None, float]:
+) -> Steps[float]:
     """Judge a network on the selection part after recalibrating it, training it further, or training it alone.
 
     A function of its arguments: nothing of the supernet is changed. It gives way after every batch, so that whoever
@@ -92,12 +92,11 @@ def measure_objective(
         else:
             network = network_with_shared_weights(supernet, architecture)
     if work == "recalibrated":
-        recalibrate(network, weights, recipe.batch_size, RECALIBRATION_IMAGES)
-        yield
+        yield from recalibrating(network, weights, recipe.batch_size, RECALIBRATION_IMAGES, seed, recipe.precision)
     else:
         training = Training(network, recipe, weights, seed, epochs)
         while not training.finished:
             training.run_batch()
             yield
-    judged = judge(network, selection, 4 * recipe.batch_size, recipe.precision)
+    judged = yield from judging(network, selection, 4 * recipe.batch_size, recipe.precision)
     return judged.accuracy if measure == "accuracy" else -judged.loss

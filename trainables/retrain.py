@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -118,7 +119,9 @@ class NetworkTraining(Training):
         """Train on the next batch; behind the last one of an epoch, or of all, the network is judged."""
         super().run_batch()
         if not self.in_epoch:
+            began = time.perf_counter()
             self.judged = self._judge()
+            self.seconds += time.perf_counter() - began
 
     def _judge(self) -> Judgement | None:
         recipe = self.settings.recipe

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Generator
 from dataclasses import replace
 
 import torch
@@ -31,7 +30,7 @@ from trainables.schedule import Schedule, cosine_learning_rate, exploration_prob
 from trainables.search_step import architecture_step, count_correct, weight_step
 from trainables.settings import TrialSettings
 from trainables.supernet import Supernet
-from trainables.training import LabelledImages
+from trainables.training import LabelledImages, Steps
 from trainables.training_settings import Recipe
 
 
@@ -109,7 +108,7 @@ class Search:
         self.totals = EpochTotals.zero(device)
         self.snapshots: list[Snapshot] = []
         self._orders: tuple[int, dict[Phase, Tensor]] | None = None
-        self._measurement: Generator[None, None, float] | None = None
+        self._measurement: Steps[float] | None = None
         self._measuring_seconds = 0.0
         self.tell_horizon()
 
@@ -283,23 +282,23 @@ class Search:
             val_accuracy_stderr=math.nan,
             epoch_seconds=self.totals.seconds,
         )
-        self._note_accuracy(correct / selection)
+        self._note_accuracy(correct / selection, derived=search.derive == "alpha")
         self.totals = EpochTotals.zero(self._device)
         if self.current_epoch.bit_count() == 1:
             self.snapshots.append(self.snapshot())
         worked_for = search.objective != "shared-accuracy" or search.derive == "random-search"
         self.position.measuring = worked_for and self._compared(self.current_epoch)
 
-    def _note_accuracy(self, accuracy: float) -> None:
-        """Enter what the preferred network does on the selection part."""
+    def _note_accuracy(self, accuracy: float, derived: bool) -> None:
+        """Enter what the preferred network does on the selection part; ``derived`` if it was chosen by now."""
         assert self.position.last_epoch is not None, "accuracy is measured after an epoch"
         self.position.last_epoch = replace(
             self.position.last_epoch,
             val_accuracy=accuracy,
             val_accuracy_stderr=math.sqrt(accuracy * (1 - accuracy) / len(self._parts[Phase.SELECTION])),
-            objective=accuracy if self.settings.search.objective == "shared-accuracy" else math.nan,
+            objective=accuracy if derived and self.settings.search.objective == "shared-accuracy" else math.nan,
         )
-        if not accuracy <= self.position.best_val_accuracy:
+        if derived and not accuracy <= self.position.best_val_accuracy:
             self.position.best_val_accuracy = accuracy
 
     def _compared(self, epochs: int) -> bool:
@@ -322,7 +321,11 @@ class Search:
             self.position.last_epoch = replace(self.position.last_epoch, objective=end.value, objective_seconds=taken)
         self._measuring_seconds += time.perf_counter() - began
 
-    def _derive_and_measure(self) -> Generator[None, None, float]:
+    def leave_measurement(self) -> None:
+        """Forget what was measured of the objective so far."""
+        self._measurement = None
+
+    def _derive_and_measure(self) -> Steps[float]:
         """Choose the preferred network, where alpha does not, and measure the objective of it."""
         search, seed, epoch = self.settings.search, self.settings.seed, self.current_epoch
         selection = self._part(Phase.SELECTION)
@@ -335,7 +338,7 @@ class Search:
                 self.supernet, len(search.candidate_names), selection, bounds, search.derive_samples, drawn
             )
             self.position.chosen = columns
-            self._note_accuracy(correct / len(selection.part))
+            self._note_accuracy(correct / len(selection.part), derived=True)
         if search.objective == "shared-accuracy":
             assert self.position.last_epoch is not None, "the objective is measured after an epoch"
             return self.position.last_epoch.objective

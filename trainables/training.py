@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ from trainables.sampling import random_stream, seeded_torch, stream_seed
 from trainables.schedule import cosine_learning_rate
 from trainables.settings import Precision
 from trainables.training_settings import Recipe
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -183,9 +187,30 @@ class Judgement:
         return self.correct / self.images
 
 
-@torch.no_grad()
+Steps = Generator[None, None, T]
+"""Work that gives way after every batch, so that whoever runs it can leave it off."""
+
+
+def finish(steps: Steps[T]) -> T:
+    """Run work to its end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
 def judge(network: nn.Module, data: LabelledImages, batch_size: int, precision: Precision = "float32") -> Judgement:
     """Evaluate a network, in evaluation mode, on all images of a part."""
+    return finish(judging(network, data, batch_size, precision))
+
+
+@torch.no_grad()
+def judging(
+    network: nn.Module, data: LabelledImages, batch_size: int, precision: Precision = "float32"
+) -> Steps[Judgement]:
+    """The same, batch by batch."""
     network.eval()
     device = data.images.device
     correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -195,11 +220,19 @@ def judge(network: nn.Module, data: LabelledImages, batch_size: int, precision: 
         logits = logits_of(network, images, precision)
         correct += (logits.argmax(dim=1) == labels).sum()
         loss += functional.cross_entropy(logits, labels, reduction="sum").double()
+        yield
     return Judgement(int(correct), len(data.part), float(loss) / len(data.part))
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, data: LabelledImages, batch_size: int, most_images: int) -> None:
+def recalibrating(
+    network: nn.Module,
+    data: LabelledImages,
+    batch_size: int,
+    most_images: int,
+    seed: int,
+    precision: Precision = "float32",
+) -> Steps[None]:
     """Give every batch norm the statistics of these images, at most so many of them, under the present weights."""
     norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -209,6 +242,8 @@ def recalibrate(network: nn.Module, data: LabelledImages, batch_size: int, most_
     network.train()
     part = data.part[:most_images]
     for start, stop in batch_bounds(len(part), batch_size):
-        network(data.batch(part[start:stop])[0])
+        with seeded_torch(stream_seed(seed, "recalibration", start), data.images.device):
+            logits_of(network, data.batch(part[start:stop])[0], precision)
+        yield
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -16,8 +16,6 @@ SOURCE = (
     "the points are in our words"
 )
 
-"""With this the names of networks begin that were not found but drawn, to compare with."""
-
 Answer = Literal["yes", "partly", "no", "for you"]
 
 
@@ -47,12 +45,14 @@ class Evidence:
         config: Its configuration; None if it was not begun by nasib-ray.
         networks: What was trained from scratch to the end.
         devices: Names of the devices that trials ran on.
+        controls: Names of the controls that were run.
     """
 
     sweep: Sweep
     config: SweepConfig | None
     networks: Sequence[TrainedStatus]
     devices: Sequence[str]
+    controls: Sequence[str]
 
 
 def checklist(evidence: Evidence) -> list[Point]:
@@ -125,8 +125,11 @@ def _comparison(evidence: Evidence) -> list[Point]:
         Point(
             part,
             "Ablations were run",
-            "no",
-            "a sweep varies the tuned settings only; ablations need sweeps of their own",
+            "partly" if evidence.controls else "no",
+            "best-of-n leaves out the tuning of k and lambda, uniform-supernet the exploitation by alpha; others need "
+            "sweeps of their own"
+            if evidence.controls
+            else "a sweep varies the tuned settings only; ablations need sweeps of their own",
         ),
         Point(
             part,
@@ -140,9 +143,11 @@ def _comparison(evidence: Evidence) -> list[Point]:
         Point(
             part,
             "Random search was run for comparison",
-            "yes" if controls else "no",
+            "yes" if f"{CONTROL}random-search" in controls else "partly" if evidence.controls else "no",
             f"control networks: {', '.join(controls)}"
             if controls
+            else f"the controls {', '.join(evidence.controls)} were run, but their networks were not trained"
+            if evidence.controls
             else "no controls were run: random networks of the space, trained alike, would show what searching adds",
         ),
         Point(

@@ -230,7 +230,10 @@ def _rungs(state: SweepState) -> list[int]:
 def _measured(state: SweepState, metrics: Sequence[str]) -> str:
     if "objective" not in metrics:
         return ""
-    how = state.searches and next(iter(state.searches.values())).config.get("objective")
+    config = next(iter(state.searches.values())).config
+    if "ranked_by" in config:
+        return f"The objective is the {config['ranked_by']} of the network as it is trained from scratch. "
+    how = config.get("objective")
     return f"The objective ({how}) is measured only where searches may be compared, as at rungs and at their ends. "
 
 

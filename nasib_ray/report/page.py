@@ -92,6 +92,11 @@ class _Material:
         return _TRAINED in self.sweep.state.settings
 
     @property
+    def searches(self) -> bool:
+        """Whether its trials are searches, not trainings of random architectures."""
+        return self.config is not None and self.config.method == "nasib"
+
+    @property
     def finder(self) -> SearchRecord | None:
         """The search that found the result: what was selected, else the incumbent."""
         selected = self.sweep.state.selected
@@ -144,7 +149,8 @@ def _page(material: _Material, told: Progress) -> str:
     sections["finalists"] = curves.finalists(material.sweep.state, material.history)
     sections["effective"] = curves.effective_candidates(material.sweep.state, material.history, material.finder)
     told("tuned settings")
-    sections["tuning"] = None if material.config is None else tuning.tuning(material.sweep.state, material.config)
+    config = material.config
+    sections["tuning"] = tuning.tuning(material.sweep.state, config) if config and material.searches else None
     told("kernel maps")
     sections["kernels"] = _kernels(material)
     told("the network")
@@ -152,7 +158,9 @@ def _page(material: _Material, told: Progress) -> str:
     told("trained networks")
     compared = _comparison(material)
     devices = _devices(material)
-    evidence = checklist.Evidence(material.sweep, material.config, compared.networks, devices)
+    evidence = checklist.Evidence(
+        material.sweep, material.config, compared.networks, devices, sorted(material.controls)
+    )
     told("the page")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["metric"] = lambda value, name: metric_value(name, value)
@@ -168,6 +176,7 @@ def _page(material: _Material, told: Progress) -> str:
         script=Markup(room.joinpath("page.js").read_text(encoding="utf-8")),
         title=material.sweep.folder.rstrip("/").rpartition("/")[2],
         own=material.config is not None,
+        searches=material.searches,
         chooses=not material.trains,
         status=material.status,
         facts=_facts(material),
@@ -187,7 +196,7 @@ def _page(material: _Material, told: Progress) -> str:
 
 def _kernels(material: _Material) -> kernels.KernelFigures | None:
     search = material.finder
-    if search is None or material.config is None:
+    if search is None or not material.searches:
         return None
     tables = kernels.kernel_history(material.sweep, search)
     return kernels.kernel_figures(search.id, tables, material.found) if tables else None
@@ -197,10 +206,10 @@ def _drawing(material: _Material) -> dict[str, Any] | None:
     search = material.finder
     if search is None or not material.found or material.config is None:
         return None
-    selected = material.sweep.state.selected
-    macro = None if selected is None else selected.config.get("architecture", {}).get("macro")
+    training = search if "architecture" in search.config else material.sweep.state.selected
+    macro = None if training is None else training.config.get("architecture", {}).get("macro")
     macro = macro or kernels.macro_shape(material.sweep, search)
-    skeleton = diagram.Skeleton.of(search.config, macro)
+    skeleton = diagram.Skeleton.of({**material.config.search.fixed, **search.config}, macro)
     svg = diagram.architecture_svg(material.found, skeleton)
     return {"svg": svg, "kinds": diagram.used_kinds(material.found), "operations": material.found}
 
@@ -213,6 +222,8 @@ def _comparison(material: _Material) -> published.Comparison:
     first = next(iter(material.sweep.state.searches.values()), None)
     data = str(single_values(first.config).get("data/name", "data of its own")) if first is not None else "other data"
     searched = None if config is None else material.sweep
+    if config is not None and (config.data.image_size or config.data.subset):
+        data = f"{config.data.name}, smaller images or fewer of them"
     name = data if config is None else config.data.name
     return published.comparison(searched, material.trainings, material.controls, candidates, name)
 
@@ -224,8 +235,9 @@ def _facts(material: _Material) -> list[tuple[str, str]]:
     facts = [("state", state), ("budget", budget_line(status)), ("trials", states_line(status))]
     if config is not None:
         fixed, tuned = config.search.fixed, ", ".join(map(Signs().named, config.search.axes)) or "nothing"
+        how = f"{tuned} tuned" if material.searches else "random architectures"
         space = {name: fixed[name] for name in ("layers", "candidates", "m") if name in fixed}
-        facts.insert(0, ("searched", f"networks for {config.data.name}; " + _listed(space) + f"; {tuned} tuned"))
+        facts.insert(0, ("searched", f"networks for {config.data.name}; " + _listed(space) + f"; {how}"))
     elif material.trains:
         facts.insert(0, ("trained", "networks that a sweep found, from scratch"))
     else:

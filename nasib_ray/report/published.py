@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nasib_ray.comparison import RANDOM, Estimate, by_method, pooled, relative_improvement
+from nasib_ray.comparison import FOUND, RANDOM, Estimate, by_method, pooled, relative_improvement
 from nasib_ray.results import Sweep
 from nasib_ray.trained import CONTROL, TrainedNetwork, TrainedStatus, ranking, trained_networks, trained_status
 
@@ -59,6 +59,7 @@ class Comparison:
             if that is not known.
         methods: Of the sweep and its controls the name, the test error and the relative improvement over random search
             in percent, both with their 95% interval over trainings; none without controls.
+        best: The name of the one that the sweep found best; empty if none of its own was trained.
         candidates: Of a layer in the sweep's search space; None if that is not known.
         warning: Why the rows are not comparable, or what still differs.
     """
@@ -66,6 +67,7 @@ class Comparison:
     networks: list[TrainedStatus]
     search_times: dict[str, str]
     methods: list[tuple[str, Estimate, Estimate | None]]
+    best: str
     candidates: int | None
     warning: str
 
@@ -85,7 +87,7 @@ def comparison(
     trained = [] if trainings is None else trained_networks(trainings)
     told = [trained_status(network) for network in trained]
     times = {network.name: _search_time(_searched_by(network, sweep, controls)) for network in trained}
-    if data == "cifar10":
+    if data == "cifar10":  # With all of its images at their size.
         warning = (
             "The data set is the paper's. Networks, epochs, augmentation and hardware still differ from row to row, so "
             "that small differences mean little."
@@ -95,9 +97,9 @@ def comparison(
             f"The published rows are for CIFAR-10 and this sweep searched on {data}: other data, sizes and training "
             "make the rows not comparable. They are here to show what is usually told of a found network."
         )
-    return Comparison(
-        told, times, _methods(trained, [] if sweep is None else ranking(sweep.state)), candidates, warning
-    )
+    methods = by_method(trained, [] if sweep is None else ranking(sweep.state))
+    best = methods[FOUND].name if FOUND in methods else ""
+    return Comparison(told, times, _methods(methods), best, candidates, warning)
 
 
 def _searched_by(network: TrainedNetwork, sweep: Sweep | None, controls: Mapping[str, Sweep]) -> Sweep | None:
@@ -114,8 +116,8 @@ def _search_time(sweep: Sweep | None) -> str:
     return f"{sweep.state.ledger.spent / _DAY:.2g} {device.upper()} days"
 
 
-def _methods(trained: list[TrainedNetwork], ranked: list[str]) -> list[tuple[str, Estimate, Estimate | None]]:
-    accuracies = pooled([by_method(trained, ranked)])
+def _methods(methods: Mapping[str, TrainedNetwork]) -> list[tuple[str, Estimate, Estimate | None]]:
+    accuracies = pooled([methods])
     if RANDOM not in accuracies:
         return []
     return [

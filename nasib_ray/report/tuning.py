@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import optuna
 import plotly.graph_objects as go
 from optuna.importance import FanovaImportanceEvaluator
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, create_trial
 
 from nasib_ray.config import SweepConfig
 from nasib_ray.report.figures import KIND_COLOURS, Figure, figure, log_axis
 from nasib_ray.search_space import Range, SearchSpace
 from nasib_ray.study_log import quiet_optuna
-from nasib_ray.study_trials import distribution, told_trials
+from nasib_ray.study_trials import as_param, distribution
 from nasib_ray.tables import Signs
-from schedulers.sweep_state import SweepState
+from schedulers.sweep_state import SearchRecord, SweepState
 
 FEWEST = 4
-"""Finished searches below which a plot over settings would show nothing but chance."""
+"""Searches below which a plot over settings would show nothing but chance."""
+
+_FIRST_TOLD = 2
+"""Before, k and lambda have had no effect."""
 
 _MOST_SETTINGS = 4
 _SEED = 0
@@ -49,28 +53,48 @@ def tuning(state: SweepState, config: SweepConfig) -> Tuning:
     if not axes:
         return Tuning((), "No setting of the searches was tuned: there is nothing to compare.")
     searches = [search for search in state.searches.values() if search.kind == "search"]
-    told = told_trials(searches, config.search, {key: distribution(axis) for key, axis in axes.items()})
-    finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
-    counts = f"{len(finished)} of {len(searches)} searches have come to their end"
-    if len(finished) < FEWEST:
+    at = _common_epochs(searches)
+    if not at:
+        return Tuning((), f"None of {len(searches)} searches was measured after {_FIRST_TOLD} epochs or more yet.")
+    compared = _trials(searches, at, config.search)
+    counts = f"{len(compared)} of {len(searches)} searches were measured after {at} epochs, more than after any others"
+    if len(compared) < FEWEST:
         return Tuning((), f"{counts}: too few to draw what {' and '.join(map(_sign, axes))} did (it takes {FEWEST}).")
-    varied = [key for key in axes if len({repr(trial.params[key]) for trial in finished}) > 1]
-    if not varied or len({trial.value for trial in finished}) < 2:
-        return Tuning((), f"{counts}, but no tuned setting differs among them, or all ended equal: nothing to draw.")
-    metric = str(state.settings.get("metric"))
-    figures, least = _drawn(finished, varied, config.search, state.mode, metric)
-    text = f"{counts}, and only they are drawn, with their last {metric}"
-    text += "; an impression from few points, not a finding." if len(finished) < 10 * len(varied) else "."
+    varied = [key for key in axes if len({repr(trial.params[_sign(key)]) for trial in compared}) > 1]
+    if not varied or len({trial.value for trial in compared}) < 2:
+        return Tuning((), f"{counts}, but no tuned setting differs among them, or all are equal: nothing to draw.")
+    metric = f"{state.settings.get('metric')} after {at} epochs"
+    figures, least = _drawn(compared, varied, config.search, state.mode, metric)
+    text = f"{counts}; only they are drawn, as they were then: values after different epochs are not comparable"
+    text += ". An impression from few points, not a finding." if len(compared) < 10 * len(varied) else "."
     return Tuning(figures, text + least)
 
 
+def _common_epochs(searches: Sequence[SearchRecord]) -> int:
+    """After how many epochs, at least 2, the most searches have a value; of several the latest; 0: none has."""
+    reached = Counter(epochs for search in searches for epochs, _ in search.curve if epochs >= _FIRST_TOLD)
+    return max(reached, key=lambda epochs: (reached[epochs], epochs), default=0)
+
+
+def _trials(searches: Sequence[SearchRecord], at: int, space: SearchSpace) -> list[FrozenTrial]:
+    """The searches with the values that they had after so many epochs, their settings by their signs."""
+    distributions = {_sign(key): distribution(axis) for key, axis in space.axes.items()}
+    trials = []
+    for search in searches:
+        point, values = space.point_of(search.config), dict(search.curve)
+        if point is not None and at in values:
+            params = {_sign(key): as_param(axis, point[key]) for key, axis in space.axes.items()}
+            trials.append(create_trial(value=values[at], params=params, distributions=distributions))
+    return trials
+
+
 def _drawn(
-    finished: Sequence[FrozenTrial], varied: Sequence[str], space: SearchSpace, mode: str, metric: str
+    compared: Sequence[FrozenTrial], varied: Sequence[str], space: SearchSpace, mode: str, metric: str
 ) -> tuple[tuple[Figure, ...], str]:
     names = [_sign(key) for key in varied]
     with quiet_optuna():
         study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
-        study.add_trials([_renamed(trial) for trial in finished])
+        study.add_trials(compared)
         evaluator = FanovaImportanceEvaluator(seed=_SEED)
         importances = optuna.importance.get_param_importances(study, evaluator=evaluator, params=names)
         drawn = optuna.visualization.plot_param_importances(
@@ -79,12 +103,15 @@ def _drawn(
         drawn.update_traces(marker_color=KIND_COLOURS["train"])
         drawn.update_layout(title=None)
         drawn.update_yaxes(title=None)
-        drawn.update_xaxes(title=f"share of the variance of the {metric}")
-        caption = f"How much of the variance of the last {metric} each setting explains (fANOVA, seed {_SEED})."
+        drawn.update_xaxes(title="importance beside the other settings")
+        caption = (
+            f"How much each setting matters for the {metric}, beside the others (fANOVA, seed {_SEED}): they sum to 1, "
+            "whatever seeds do."
+        )
         bars = figure(drawn, "importances", caption, 150 + 36 * len(names), showlegend=False)
         if len(names) == 1:
             drawn = optuna.visualization.plot_slice(study, params=names, target_name=metric)
-            caption = f"The last {metric} against {names[0]}, of each finished search."
+            caption = f"The {metric} against {names[0]}."
             _label_logs(drawn, space)
             drawn.update_layout(title=None)
             return (figure(drawn, "slice", caption, 420), bars), ""
@@ -93,7 +120,7 @@ def _drawn(
         drawn = optuna.visualization.plot_contour(study, params=chosen, target_name=metric)
     _label_logs(drawn, space)
     drawn.update_layout(title=None)
-    caption = f"The last {metric} over {', '.join(chosen)}: Optuna's interpolation between finished searches (dots)."
+    caption = f"The {metric} over {', '.join(chosen)}: Optuna's interpolation between searches (dots)."
     side = 480 if len(chosen) == 2 else 260 * len(chosen)
     left_out = [name for name in names if name not in chosen]
     least = f" The contours leave out what mattered least: {', '.join(left_out)}." if left_out else ""
@@ -107,15 +134,6 @@ def _label_logs(drawn: go.Figure, space: SearchSpace) -> None:
         ticks = log_axis(min(axis.low for axis in logs), max(axis.high for axis in logs))
         drawn.update_xaxes(ticks, selector={"type": "log"})
         drawn.update_yaxes(ticks, selector={"type": "log"})
-
-
-def _renamed(trial: FrozenTrial) -> FrozenTrial:
-    """The trial with the sign of each setting in place of its key."""
-    return create_trial(
-        value=trial.value,
-        params={_sign(key): value for key, value in trial.params.items()},
-        distributions={_sign(key): value for key, value in trial.distributions.items()},
-    )
 
 
 def _sign(key: str) -> str:

@@ -12,9 +12,11 @@ import pytest
 
 from nasib_ray import SweepConfig, load_sweep
 from nasib_ray.comparison import FOUND, RANDOM, Estimate, by_method, difference, pooled, relative_improvement
-from nasib_ray.controls import controls_of, whole_budget
+from nasib_ray.controls import control_networks, controls_of, whole_budget
+from nasib_ray.found import network_of
 from nasib_ray.place import Place
 from nasib_ray.random_search import RandomSearcher
+from nasib_ray.searcher import first_trial
 from nasib_ray.trained import TrainedNetwork, trained_networks
 from schedulers.sweep_state import SearchRecord
 from tests.nasib_ray_tests.command import DIGITS, Command
@@ -22,7 +24,7 @@ from trainables.architecture import Architecture, MacroShape
 from trainables.data import load_dataset
 from trainables.settings import TrialSettings
 from trainables.stock import count_multiply_adds, widened
-from trainables.training_settings import TrainingSettings
+from trainables.training_settings import RetrainSettings, TrainingSettings
 
 SMALL = {"layers": 2, "reductions": [2], "channels": 4, "m": 3, "batch_size": 32}
 
@@ -34,31 +36,45 @@ def test_controls_differ_from_the_sweep_in_how_they_search_alone() -> None:
     for name, control in controls.items():
         assert control.place.path == f"/sweeps/mine/controls/{name}"
         told = control.config
-        assert (told.budget, told.finalists, told.selection_share, told.seed, told.data) == (
-            config.budget,
-            config.finalists,
-            config.selection_share,
-            config.seed,
-            config.data,
-        )
+        assert (told.budget, told.seed, told.data) == (config.budget, config.seed, config.data)
+        assert told.finalists == (0 if name in ("one-search", "uniform-supernet") else config.finalists)
         assert {key: told.search.fixed[key] for key in SMALL} == SMALL
+    first = first_trial(config)
     for name in ("one-search", "best-of-n"):
         told = controls[name].config
-        assert (told.search.fixed["k"], told.search.fixed["lambda"], told.search.axes) == (0.1, 0.02, {})
-    assert (controls["one-search"].config.searches, controls["best-of-n"].config.searches) == (1, 3)
+        assert (told.search.fixed["k"], told.search.fixed["lambda"], told.search.axes) == (0.1, first["lambda"], {})
+    assert [control.config.searches for control in controls.values()] == [1, 3, 3, 1]
     assert controls["uniform-supernet"].config.search.fixed["k"] == 1
     assert controls["uniform-supernet"].config.search.fixed["derive"] == "random-search"
     assert controls["random-search"].config.method == "random-search"
+
+
+def test_controls_of_a_sweep_in_which_other_things_are_tuned_or_nothing_is() -> None:
+    tuned = {**SMALL, "channels": {"choice": [4, 8]}, "learning_rate": {"uniform": [0.01, 0.1]}}
+    config = SweepConfig(budget="30 cpu-minutes", data="digits", search=tuned)
+    first = first_trial(config)
+    for control in controls_of(config, Place("/sweeps", "mine")):
+        assert {key: control.config.search.fixed[key] for key in ("channels", "learning_rate")} == {
+            key: first[key] for key in ("channels", "learning_rate")
+        }
+    alone = SweepConfig(budget="30 cpu-minutes", data="digits", search={**SMALL, "k": 0.2, "lambda": 0.005})
+    assert alone.searches == 1
+    controls = {control.name: control.config for control in controls_of(alone, Place("/sweeps", "mine"))}
+    assert {control.search.fixed["lambda"] for control in controls.values()} == {0.005}
+    assert (controls["best-of-n"].searches, controls["random-search"].searches) == (8, 8)
     assert whole_budget(config).device_seconds == 5 * 30 * 60
 
 
 def test_random_search_draws_every_candidate_alike_and_trains_what_it_draws(tmp_path: Path) -> None:
     config = SweepConfig(data={"name": "digits", "cache": str(tmp_path)}, search=SMALL, method="random-search", seed=3)
-    searcher, records, drawn = RandomSearcher(config, load_dataset(config.data)), list[SearchRecord](), list[str]()
+    searcher, records, drawn = (
+        RandomSearcher(config, load_dataset(config.data), "objective", "max"),
+        list[SearchRecord](),
+        list[str](),
+    )
     for number in range(200):
         searcher.see(records)
         told = searcher.suggest(f"t{number}")
-        assert isinstance(told, dict)
         settings = TrainingSettings.from_config(told)
         assert (settings.trained_on, settings.judged_on, settings.name) == (
             "weights and alpha",
@@ -104,6 +120,7 @@ class TestIntervals:
 
     def test_a_single_value_has_none(self) -> None:
         assert math.isnan(Estimate.of([0.5]).low)
+        assert math.isnan(Estimate.of([0.5, 0.5]).low)
         assert math.isnan(difference([0.5], [0.4, 0.3]).high)
         assert math.isnan(difference([0.5, 0.5], [0.4, 0.4]).high)
 
@@ -120,8 +137,8 @@ class TestIntervals:
             )
             return TrainedNetwork(name, Architecture(("conv1x1",), MacroShape((1, 8, 8), 10, 1, (), 4)), trainings)
 
-        first = by_method([network("a", 0.1, 0.2), network("b", 0.9), network(RANDOM, 0.3, 0.3)])
-        second = by_method([network("c", 0.2, 0.3), network(RANDOM, 0.4, 0.2)])
+        first = by_method([network("b", 0.9), network("a", 0.1, 0.2), network(RANDOM, 0.3, 0.3)], ["c", "a", "b"])
+        second = by_method([network("c", 0.2, 0.3), network(RANDOM, 0.4, 0.2)], [])
         assert list(first) == [FOUND, RANDOM]
         assert {name: [round(x, 9) for x in values] for name, values in pooled([first, second]).items()} == {
             FOUND: [0.85, 0.75],
@@ -181,6 +198,8 @@ def test_a_sweep_its_controls_and_the_networks_of_all_of_them(tmp_path: Path) ->
 
 
 def test_controls_that_were_not_run_are_told(tmp_path: Path) -> None:
-    run = Command(tmp_path, "retrain", str(tmp_path / "nothing"), "--controls")
-    assert run.ends() == 2
-    assert "There is no" in run.said
+    config = SweepConfig(data={"name": "digits", "cache": str(tmp_path)}, search=SMALL)
+    dataset = load_dataset(config.data)
+    network = network_of(first_trial(config), ["conv1x3", "sepconv3x3"], "a", dataset)
+    with pytest.raises(ValueError, match=r"the control one-search of .* has found nothing yet: `nasib-ray resume"):
+        control_networks(str(tmp_path / "sweep"), network, RetrainSettings(), dataset)

@@ -216,7 +216,7 @@ def test_sweep_before_its_first_report(make_driver: Any, sweep_folder: Path, tmp
     driver.grant("s_00000", 30.0, 1, None, "measure")
     page = _written(sweep_folder, tmp_path)
     assert "No search has reported an epoch yet." in page
-    assert "0 of 1 searches have come to their end: too few" in page
+    assert "None of 1 searches was measured after 2 epochs or more yet." in page
 
 
 def test_selected_network_is_optimistic_and_marked(make_driver: Any, sweep_folder: Path, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_selected_network_is_optimistic_and_marked(make_driver: Any, sweep_folde
 
     assert "selected, optimistic" in page
     assert "0.930 ± 0.013" in page
-    assert "4 of 4 searches have come to their end" in page
+    assert "4 of 4 searches were measured after 2 epochs" in page
     data = json.loads(re.search(r'id="kernel-data">(.*?)</script>', page)[1])  # type: ignore[index]
     assert data["epochs"] == [1, 2]
     assert len(data["maps"]["alpha"]["2"]) == 3
@@ -263,12 +263,13 @@ def test_only_one_setting_tuned_or_none(make_driver: Any, sweep_folder: Path, tm
     _begin(driver, search={"lambda": 0.01})
     for number, k in enumerate([0.1, 0.02, 0.3, 0.05]):
         _search(driver, f"s_{number}", k, 0.01)
-        driver.grant(f"s_{number}", 30.0, 1, 1)
-        driver.nasib_epochs(f"s_{number}", k)
+        driver.grant(f"s_{number}", 30.0, 3, 3)
+        driver.nasib_epochs(f"s_{number}", 0.1, k, *([0.9] if number else []))
         driver.rest(f"s_{number}", "finished", "complete")
     page = _written(sweep_folder, tmp_path)
 
     assert 'id="slice"' in page
+    assert "4 of 4 searches were measured after 2 epochs, more than after any others" in page
     assert 'id="contour"' not in page
 
 
