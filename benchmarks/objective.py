@@ -126,6 +126,12 @@ def ceiling(records: Sequence[Record]) -> tuple[float, float]:
     return single, reliability**0.5
 
 
+def share_of_noise(records: Sequence[Record]) -> float:
+    """Which part of the variance of trained accuracy over networks is noise that is left in the mean of trainings."""
+    within = statistics.fmean(statistics.variance([one["accuracy"] for one in record["truth"]]) for record in records)
+    return within / len(records[0]["truth"]) / statistics.variance(map(truth, records))
+
+
 def decile_regret(records: Sequence[Record], value: Callable[[Record], float]) -> float:
     """How far the mean truth of the best tenth by a candidate lies below that of the best tenth by the truth."""
     size = max(1, round(len(records) / 10))
@@ -186,25 +192,41 @@ def print_objectives(console: Console, setup: Setup, records: Sequence[Record]) 
                 f"trained accuracy of {name}: {statistics.fmean(means):.4f} ({min(means):.4f} to {max(means):.4f}), "
                 f"standard deviation over networks {statistics.stdev(means):.4f}, over a network's seeds {spread:.4f}"
             )
+    noise, total = share_of_noise(searches), statistics.stdev(map(truth, searches))
+    console.print(
+        f"of the variance over searches {100 * min(1.0, noise):.0f}% is noise left in the mean of {setup.truth_seeds} "
+        f"trainings: without it networks have a standard deviation of {total * max(0.0, 1 - noise) ** 0.5:.4f}"
+    )
     console.print(
         f"noise ceiling: one training against another {single:+.2f} ({low:+.2f} to {high:+.2f}); a perfect candidate "
         f"against the mean of {setup.truth_seeds}: {best:.2f}"
     )
+    by_chance = statistics.fmean(sorted(map(truth, searches))[-max(1, round(len(searches) / 10)) :])
+    by_chance -= statistics.fmean(map(truth, searches))
+    console.print(f"top-decile regret of a choice by chance: {100 * by_chance:.2f}%")
     table = Table("candidate", title=f"rank correlation with trained accuracy, {len(searches)} searches")
-    for head in ("at the end", "95%", "at half", "with random ones", "top-decile regret", "CPU-seconds"):
+    heads = ("at the end", "95%", "above shared weights", "at half", "with random ones", "top-decile regret")
+    for head in (*heads, "CPU-seconds"):
         table.add_column(head, justify="right")
     at_half = {candidate.name: candidate for candidate in candidates(setup, "half")}
+    shared, *_ = candidates(setup, "end")
     for candidate in candidates(setup, "end"):
 
         def ranks(some: Sequence[Record], value: Callable[[Record], float] = candidate.value) -> float:
             return correlation([value(record) for record in some], [truth(record) for record in some])
 
+        def above(some: Sequence[Record], ranks: Callable[[Sequence[Record]], float] = ranks) -> float:
+            truths = [truth(record) for record in some]
+            return ranks(some) - correlation([shared.value(record) for record in some], truths)
+
         low, high = interval(searches, ranks)
+        least, most = interval(searches, above)
         alone = "shared" in candidate.name or "tuned" in candidate.name or "recalibrated" in candidate.name
         table.add_row(
             candidate.name,
             f"{ranks(searches):+.2f}",
             f"{low:+.2f} to {high:+.2f}",
+            "" if candidate.name == shared.name else f"{least:+.2f} to {most:+.2f}",
             f"{ranks(searches, at_half[candidate.name].value):+.2f}",
             "" if alone else f"{ranks([*searches, *drawn]):+.2f}",
             f"{100 * decile_regret(searches, candidate.value):.2f}%",
@@ -219,6 +241,9 @@ def print_objectives(console: Console, setup: Setup, records: Sequence[Record]) 
     for name, measure in measures.items():
         split = variance_shares(searches, measure)
         shares.add_row(name, *(f"{100 * share:.0f}%" for share in split.values()))
+    ks, lambdas, count = len(setup.ks), len(setup.lambdas), len(searches)
+    freedom = (ks - 1, lambdas - 1, (ks - 1) * (lambdas - 1), count - ks * lambdas)
+    shares.add_row("what pure noise gives", *(f"{100 * part / (count - 1):.0f}%" for part in freedom))
     console.print(shares)
 
 
@@ -262,7 +287,7 @@ def main() -> None:
     file = options.file or RESULTS / f"objective-{options.setup}.jsonl"
     if not options.print:
         run_study(setup, [cell for study in options.studies for cell in cells(setup, study)], file, options.jobs)
-    console = Console(width=150)
+    console = Console(width=180)
     records = read_records([file])
     devices = sorted({record["device"] for record in records})
     console.print(f"{options.setup}: {len(records)} records of {file.name}; {', '.join(devices)}")

@@ -189,7 +189,7 @@ def status(
     if as_json:
         print(json.dumps(known.status(), indent=2))
     else:
-        status_report(Console(), known)
+        status_report(wide_console(), known)
 
 
 @app.command(epilog=example("nasib-ray results ~/nasib_ray_results/first --parquet reports.parquet"))

@@ -13,11 +13,10 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from nasib_ray.results import Sweep
-from nasib_ray.status import LostCheckpointStatus, SweepStatus, lost_status, sweep_status
+from nasib_ray.status import WITHOUT_LIMIT, LostCheckpointStatus, SweepStatus, lost_status, sweep_status
 from nasib_ray.tables import (
     LABEL_WIDTH,
     STATE_STYLES,
-    WITHOUT_LIMIT,
     BudgetBar,
     Signs,
     account_table,
@@ -250,7 +249,7 @@ def _report(console: Console, status: SweepStatus, path: str) -> None:
     if any(trial["kind"] == "select" for trial in status["trials"]):
         console.print(finalists_table(status, signs))
         console.print()
-    if status["incumbent"]:
+    if status["incumbent"] and status["chooses"]:
         console.print(incumbent_facts(status, signs, whole=True))
         console.print()
     if status["selected"]:

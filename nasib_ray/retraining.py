@@ -17,8 +17,8 @@ from nasib_ray.place import Place
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.results import Sweep, config_of, load_sweep, sweep_exists
 from nasib_ray.searcher import derived_seed
+from nasib_ray.status import WITHOUT_LIMIT
 from nasib_ray.sweep import Watcher, run_tuner, versions
-from nasib_ray.tables import WITHOUT_LIMIT
 from nasib_ray.tensorboard import TensorBoardLogger
 from nasib_ray.trained import TRAININGS
 from schedulers.allocators import AsyncHalving, EqualShare

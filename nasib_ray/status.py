@@ -9,6 +9,9 @@ from typing import Any, Literal, TypedDict
 
 from schedulers.sweep_state import Kind, LostCheckpoint, SearchRecord, SearchStatus, SweepState
 
+WITHOUT_LIMIT = 1e9
+"""Device-seconds from which on a budget, of 31 years and more, is none."""
+
 SweepPhase = Literal["running", "interrupted", "finished", "failed"]
 
 # "lambda" is no identifier, so that a class cannot have it as an attribute.
@@ -154,6 +157,7 @@ class SweepStatus(TypedDict):
         stored_bytes: What its checkpoints take.
         max_storage_bytes: What they may take; None: no bound.
         deadline: When everything must be saved, of its newest run; None: there is none.
+        chooses: Whether it is to find the best trial; trainings of found networks are not.
         trials: Every trial, in the order in which they were made.
         incumbent: The best search; None before the first ranked report.
         selected: The trained network that did best in the selection; None before there is one.
@@ -176,6 +180,7 @@ class SweepStatus(TypedDict):
     stored_bytes: int
     max_storage_bytes: int | None
     deadline: str | None
+    chooses: bool
     trials: list[TrialStatus]
     incumbent: IncumbentStatus | None
     selected: SelectedStatus | None
@@ -208,6 +213,7 @@ def sweep_status(state: SweepState, alive: bool) -> SweepStatus:
         "stored_bytes": state.stored_bytes,
         "max_storage_bytes": state.max_storage_bytes,
         "deadline": _iso(state.deadline or 0.0),
+        "chooses": "retrain" not in state.settings,
         "trials": [trial_status(state, search) for search in state.searches.values()],
         "incumbent": incumbent_status(state),
         "selected": selected_status(state),
@@ -217,6 +223,8 @@ def sweep_status(state: SweepState, alive: bool) -> SweepStatus:
 def sweep_phase(state: SweepState, alive: bool) -> tuple[SweepPhase, str]:
     """How a sweep stands, and why if it has ended."""
     match state.end:
+        case "finished" if state.ledger.budget >= WITHOUT_LIMIT:
+            return "finished", "all trials are done"
         case "finished" | "interrupted" | "failed" as end:
             return end, state.end_why
     return ("running", "") if alive else ("interrupted", "its driver is gone")

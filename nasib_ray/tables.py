@@ -15,7 +15,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from nasib_ray.status import SelectedStatus, SweepStatus, TrialStatus, single_values
+from nasib_ray.status import WITHOUT_LIMIT, SelectedStatus, SweepStatus, TrialStatus, single_values
 from schedulers.sizes import format_size
 
 LABEL_WIDTH = 13
@@ -29,9 +29,6 @@ STATE_STYLES = {
     "failed": "red",
     "interrupted": "yellow",
 }
-
-WITHOUT_LIMIT = 1e9
-"""Device-seconds from which on a budget, of 31 years and more, is none."""
 
 _WIDE = 100
 _LONGEST_METRIC = 10
@@ -212,8 +209,8 @@ def account_table(status: SweepStatus, signs: Signs) -> Table:
     # What is left of a kind by rounding is nothing.
     kinds = [(kind, held, _KINDS[kind]) for kind, held in status["spent_by_kind"].items() if abs(held) > _NOTHING]
     sums = [("spent", status["spent_device_seconds"], "")]
-    sums += [("granted", granted, "promised to running trials")] if granted else []
-    sums += [("left", status["left_device_seconds"], "")]
+    sums += [("granted", granted, "promised to running trials")] if granted and budget < WITHOUT_LIMIT else []
+    sums += [("left", status["left_device_seconds"], "")] if budget < WITHOUT_LIMIT else []
     table = bare_table(signs)
     table.add_column("account", no_wrap=True, overflow=signs.overflow, min_width=LABEL_WIDTH - 1)
     # What is cut where there is no room is the last column.
@@ -222,12 +219,16 @@ def account_table(status: SweepStatus, signs: Signs) -> Table:
             name, justify="right", no_wrap=True, min_width=max(map(len, (name, f"{budget:,.1f}", "100.0 %")))
         )
     table.add_column(no_wrap=True, overflow=signs.overflow, style="dim")
+    whole = status["spent_device_seconds"] if budget >= WITHOUT_LIMIT else budget
     for part in (kinds, sums):
         for name, amount, meaning in part:
-            share = f"{100 * amount / budget:.1f} %" if budget else ""
+            share = f"{100 * amount / whole:.1f} %" if whole else ""
             table.add_row(name, f"{amount:,.1f}", share, meaning)
         table.add_section()
-    table.add_row("budget", f"{budget:,.1f}", "100.0 %", style="bold")
+    if budget >= WITHOUT_LIMIT:
+        table.add_row("budget", "without", "a limit", style="bold")
+    else:
+        table.add_row("budget", f"{budget:,.1f}", "100.0 %", style="bold")
     return table
 
 

@@ -33,9 +33,6 @@ from trainables.candidates import candidate_names
 
 Progress = Callable[[str], None]
 
-_TRAINED = "retrain"
-"""The key of the settings of trainings: a sweep has none."""
-
 
 def write_report(path: str | os.PathLike[str], file: str | os.PathLike[str], progress: Progress | None = None) -> None:
     """Write a sweep as one HTML page that needs nothing else, neither now nor later.
@@ -54,12 +51,14 @@ def write_report(path: str | os.PathLike[str], file: str | os.PathLike[str], pro
     Example:
         >>> write_report("~/nasib-ray/digits", "digits.html")  # doctest: +SKIP
     """
-    told = progress or (lambda words: None)
+    told, target = progress or (lambda words: None), Path(file).expanduser()
+    if target.is_dir() or not target.parent.is_dir():
+        raise ValueError(f"{target} cannot be written: give a file in a folder that is there, as in ./report.html")
     sweep = load_sweep(path)
     told("what happened")
     html = _page(_Material.of(sweep), told)
     told("writing the page")
-    _write_whole(Path(file).expanduser(), html)
+    _write_whole(target, html)
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class _Material:
     @property
     def trains(self) -> bool:
         """Whether it is one of trainings, among which nothing is chosen."""
-        return _TRAINED in self.sweep.state.settings
+        return not self.status["chooses"]
 
     @property
     def searches(self) -> bool:
@@ -114,7 +113,7 @@ class _Material:
 
 def _trainings(sweep: Sweep) -> Sweep | None:
     """The trainings of a sweep's networks; the sweep itself if it is one of trainings; None if there are none."""
-    if _TRAINED in sweep.state.settings:
+    if not sweep.status()["chooses"]:
         return sweep
     if sweep.state.settings.get("config") is None:
         return None
@@ -329,10 +328,6 @@ def _clock_text(iso: str) -> str:
 
 def _write_whole(file: Path, text: str) -> None:
     """Write a file beside its place, then put it there."""
-    if file.is_dir():
-        raise ValueError(
-            f"{file} is a folder: give the file that the report is written to, as in {file / 'report.html'}"
-        )
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(text, encoding="utf-8", errors="replace")

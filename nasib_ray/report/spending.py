@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from nasib_ray.report.figures import EMPHASIS, FAINT, INK, KIND_COLOURS, Figure, figure, moment, rounded, shown, thinned
 from nasib_ray.report.history import History, Holding, Run
-from nasib_ray.tables import WITHOUT_LIMIT
+from nasib_ray.status import WITHOUT_LIMIT
 from schedulers.ledger import KINDS
 from schedulers.sweep_state import SweepState
 

@@ -335,10 +335,9 @@ def test_making_it_starts_neither_ray_nor_torch(driver: Driver, sweep_folder: Pa
 
 
 def test_file_is_whole_or_not_there(driver: Driver, sweep_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is a folder: give the file"):
-        write_report(sweep_folder, tmp_path)
-    with pytest.raises(FileNotFoundError):
-        write_report(sweep_folder, tmp_path / "missing" / "page.html")
+    for file in (tmp_path, tmp_path / "missing" / "page.html"):
+        with pytest.raises(ValueError, match="cannot be written: give a file in a folder that is there"):
+            write_report(sweep_folder, file)
     with pytest.raises(ValueError, match="There is no"):
         write_report(tmp_path / "missing", tmp_path / "page.html")
     assert [file.name for file in tmp_path.iterdir()] == [sweep_folder.name]
