@@ -52,9 +52,9 @@ def write_report(path: str | os.PathLike[str], file: str | os.PathLike[str], pro
         >>> write_report("~/nasib-ray/digits", "digits.html")  # doctest: +SKIP
     """
     told, target = progress or (lambda words: None), Path(file).expanduser()
+    sweep = load_sweep(path)
     if target.is_dir() or not target.parent.is_dir():
         raise ValueError(f"{target} cannot be written: give a file in a folder that is there, as in ./report.html")
-    sweep = load_sweep(path)
     told("what happened")
     html = _page(_Material.of(sweep), told)
     told("writing the page")

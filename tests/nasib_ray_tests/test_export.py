@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
+from nasib_ray import SweepConfig
 from nasib_ray.export import export, real_images
 from nasib_ray.networks import Network, read_network
 from tests.nasib_ray_tests.conftest import Driver
@@ -115,7 +117,11 @@ def test_a_file_that_computes_something_else_is_not_kept(tmp_path: Path, monkeyp
     assert file.read_text() == "an older one"
 
 
-def test_where_nothing_was_trained_it_is_said_what_would_be(driver: Driver, sweep_folder: Path) -> None:
+def test_where_nothing_was_trained_it_is_said_what_would_be(
+    make_driver: Callable[[], Driver], sweep_folder: Path
+) -> None:
+    driver = make_driver()
+    driver.begin(config=SweepConfig(budget="3 cpu-minutes", data="digits").to_plain())
     driver.end()
     with pytest.raises(ValueError, match=f"`nasib-ray retrain {sweep_folder}` trains what it found"):
         read_network(str(sweep_folder))
