@@ -81,6 +81,7 @@ setup(
             "onnxscript>=0.3",
             "pre-commit>=3.5",
             "pytest>=8.0",
+            "pytest-xdist>=3.5",
             "ruff>=0.17.6,<0.18",
             "types-PyYAML>=6.0",
         ],

