@@ -180,8 +180,8 @@ def test_one_search_with_the_whole_budget_comes_to_its_end(tmp_path: Path) -> No
 
 def test_random_search_is_a_sweep_as_any_other(tmp_path: Path) -> None:
     place = ("--storage", str(tmp_path / "s"), "--name", "random")
-    method = ("--set", "method=random-search", "--set", "finalists=2", "--set", "selection_share=0.3")
-    command = Command(tmp_path, "sweep", DIGITS, "--budget", "20 cpu-seconds", *method, *place)
+    method = ("--set", "method=random-search", "--set", "finalists=2", "--set", "selection_share=0.55")
+    command = Command(tmp_path, "sweep", DIGITS, "--budget", "24 cpu-seconds", *method, *place)
     assert command.ends() == 0, command.said
     assert "trained from scratch" in command.said
     status = check_account(tmp_path / "s" / "random")
