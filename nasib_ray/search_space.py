@@ -20,7 +20,7 @@ PAPER_K = 0.1
 _KEYS = keys_of(SearchSettings)
 _RANGES = ("uniform", "log_uniform", "int", "log_int")
 _CHOICES = ("choice", "grid")
-_MEASURING = ("objective", "objective_epochs")
+_MEASURING = ("objective", "objective_epochs", "objective_trainings")
 _SAME_FOR_ALL = "one value for the whole sweep: searches are compared by it"
 _SYNTAX = (
     "{uniform: [low, high]}, {log_uniform: [low, high]}, {int: [low, high]}, {log_int: [low, high]}, "

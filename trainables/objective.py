@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 import torch
 
 from trainables.architecture import Architecture
-from trainables.sampling import seeded_torch
+from trainables.sampling import seeded_torch, stream_seed
 from trainables.search_step import count_correct
 from trainables.settings import Objective
 from trainables.supernet import Supernet, build_network, network_with_shared_weights
@@ -65,6 +66,7 @@ def measure_objective(
     selection: LabelledImages,
     seed: int,
     epochs: int,
+    trainings: int,
 ) -> Steps[float]:
     """Judge a network on the selection part after recalibrating it, training it further, or training it alone.
 
@@ -79,24 +81,30 @@ def measure_objective(
         weights: What it is trained on, or its batch norms take their statistics from.
         selection: What it is judged on.
         seed: Of initial weights, order, augmentation.
-        epochs: Of the training.
+        epochs: Of a training.
+        trainings: How many, each from its own seed; recalibration is done once.
 
     Returns:
-        Accuracy in [0, 1], or the mean over images of the log-probability of the right class, in nats.
+        The mean over trainings of the accuracy in [0, 1], or of the mean log-probability of an image's class, in nats.
     """
     work, _, measure = objective.rpartition("-")
     assert work != "shared", "the accuracy with shared weights needs no work"
-    with seeded_torch(seed):
-        if work == "trained":
-            network = build_network(architecture).to(weights.images.device)
+    values = []
+    for number in range(1 if work == "recalibrated" else trainings):
+        own_seed = stream_seed(seed, "training", number)
+        with seeded_torch(own_seed):
+            if work == "trained":
+                network = build_network(architecture).to(weights.images.device)
+            else:
+                network = network_with_shared_weights(supernet, architecture)
+        if work == "recalibrated":
+            images = RECALIBRATION_IMAGES
+            yield from recalibrating(network, weights, recipe.batch_size, images, own_seed, recipe.precision)
         else:
-            network = network_with_shared_weights(supernet, architecture)
-    if work == "recalibrated":
-        yield from recalibrating(network, weights, recipe.batch_size, RECALIBRATION_IMAGES, seed, recipe.precision)
-    else:
-        training = Training(network, recipe, weights, seed, epochs)
-        while not training.finished:
-            training.run_batch()
-            yield
-    judged = yield from judging(network, selection, 4 * recipe.batch_size, recipe.precision)
-    return judged.accuracy if measure == "accuracy" else -judged.loss
+            training = Training(network, recipe, weights, own_seed, epochs)
+            while not training.finished:
+                training.run_batch()
+                yield
+        judged = yield from judging(network, selection, 4 * recipe.batch_size, recipe.precision)
+        values.append(judged.accuracy if measure == "accuracy" else -judged.loss)
+    return statistics.fmean(values)

@@ -352,6 +352,7 @@ class Search:
                 selection=selection,
                 seed=stream_seed(seed, "objective", epoch),
                 epochs=search.objective_epochs,
+                trainings=search.objective_trainings,
             )
         )
 

@@ -109,6 +109,7 @@ class SearchSettings(Settings):
             "shared" weights, with batch norms "recalibrated" for it, "fine-tuned" from the shared weights, or
             "trained" alone.
         objective_epochs: Epochs of the fine-tuning or training for it.
+        objective_trainings: How often that is done, each time with another seed; the objective is the mean.
         deterministic: Ask CUDA for deterministic kernels.
         checkpoint_seconds: A checkpoint is asked for at the end of the first epoch so long after the last one; later,
             up to ten times so long, where saving would take more than 2% of the time.
@@ -140,6 +141,7 @@ class SearchSettings(Settings):
     derive_samples: PositiveInt = 50
     objective: Objective = "fine-tuned-likelihood"
     objective_epochs: PositiveInt = 1
+    objective_trainings: PositiveInt = 1
     deterministic: bool = False
     checkpoint_seconds: float = Field(default=60.0, ge=0)
 

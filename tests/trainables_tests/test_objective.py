@@ -97,6 +97,16 @@ def test_the_best_of_random_architectures_is_preferred_where_searches_are_compar
     assert many.step()["val_accuracy"] >= few.step()["val_accuracy"], "the first two are among the 200"
 
 
+def test_of_several_trainings_it_is_the_mean(make: Make) -> None:
+    told = {"objective": "trained-likelihood", "horizon": 1, "seed": 6}
+    one, two, three = (make(**told, objective_trainings=count).step() for count in (1, 2, 3))
+    second = 2 * two["objective"] - one["objective"]
+    third = 3 * three["objective"] - 2 * two["objective"]
+    assert len({round(value, 9) for value in (one["objective"], second, third)}) == 3
+    assert all(-4 < value < 0 for value in (second, third))
+    assert three["train_loss"] == one["train_loss"]
+
+
 def test_it_is_measured_where_searches_are_compared_and_at_the_end(make: Make) -> None:
     trainable = make(horizon=5, compare_at=2)
     measured = [not math.isnan(trainable.step()["objective"]) for _ in range(2)]
