@@ -1,7 +1,7 @@
 # make demo     a sweep on real data, in less than three minutes after the set-up
 # make test     every check and test
 # make install  only the set-up: the project, editable, in .venv
-# make cifar    sweep, controls, retraining, report and export on CIFAR-10; about two hours on 2 cores. Its images are
+# make cifar    sweep, controls, retraining, report and export on CIFAR-10; that takes hours. Its images are
 #               downloaded, or taken from a folder of Parquet files: make cifar DATA=FOLDER
 #
 # Another Python than python3: make PYTHON=python3.12 demo
