@@ -170,7 +170,8 @@ class Study:
         """Search, judge by every candidate for the objective, train from scratch."""
         record: dict[str, Any] = {
             "cell": asdict(cell),
-            "setup": asdict(self._setup),
+            # Where the images lie is nobody else's concern.
+            "setup": {**asdict(self._setup), "data": {**self._setup.data, "name": Path(self._setup.data["name"]).name}},
             "device": device_name(torch.device("cpu")),
         }
         if cell.study == "random":
