@@ -233,6 +233,11 @@ def print_objectives(console: Console, setup: Setup, records: Sequence[Record]) 
             f"{statistics.fmean(map(candidate.seconds, searches)):.2f}",
         )
     console.print(table)
+    console.print(variance_table(setup, searches))
+
+
+def variance_table(setup: Setup, searches: Sequence[Record]) -> Table:
+    """How the variance over searches splits, for the truth, each candidate, and pure noise."""
     shares = Table("share of the variance over searches", "k", "lambda", "k x lambda", "seed")
     measures: Mapping[str, Callable[[Record], float]] = {
         "trained accuracy": truth,
@@ -244,7 +249,7 @@ def print_objectives(console: Console, setup: Setup, records: Sequence[Record]) 
     ks, lambdas, count = len(setup.ks), len(setup.lambdas), len(searches)
     freedom = (ks - 1, lambdas - 1, (ks - 1) * (lambdas - 1), count - ks * lambdas)
     shares.add_row("what pure noise gives", *(f"{100 * part / (count - 1):.0f}%" for part in freedom))
-    console.print(shares)
+    return shares
 
 
 def print_settings(console: Console, records: Sequence[Record]) -> None:

@@ -55,7 +55,7 @@ def measure(budget: str, settings: list[str]) -> dict[str, Any]:
         "observer": seen,
         "end": sweep.state.end,
         "searches": len(sweep.state.searches),
-        "best_val_accuracy": sweep.state.incumbent.best_value if sweep.state.incumbent else None,
+        "best_objective": sweep.state.incumbent.best_value if sweep.state.incumbent else None,
         "versions": versions(),
         "processors": usable_cpus(),
         "seed": config.seed,
