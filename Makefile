@@ -67,6 +67,6 @@ test: $(INSTALLED)
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && trap 'exit 130' INT TERM && set -ex && \
 	  export NASIB_RAY_CACHE="$$scratch/cache" && unset RAY_ADDRESS && \
 	  $(BIN)/pytest -m 'not ray and not slow' --numprocesses=auto --basetemp="$$scratch/unit" && \
-	  $(BIN)/pytest -m 'ray and not slow' --basetemp="$$scratch/ray" && \
+	  $(BIN)/pytest -m 'ray and not slow' --numprocesses=2 --dist=loadfile --basetemp="$$scratch/ray" && \
 	  $(BIN)/python benchmarks/faults.py --drills 8 --jobs 2 --trainables foreign told --faults $(DRILLS) && \
 	  { set +x; } 2>/dev/null && echo && echo 'All checks and tests passed.'

@@ -44,7 +44,9 @@ def test_a_sweep_ends_with_a_selection(swept: Path) -> None:
     status = load_sweep(swept).status()
     competing = [trial for trial in status["trials"] if trial["kind"] == "select"]
     assert [(trial["state"], trial["epochs"] == trial["horizon"]) for trial in competing] == [("finished", True)] * 2
-    assert len({trial["horizon"] for trial in competing}) == 1
+    # One horizon was planned for all; where epochs became slower meanwhile, the last one's is cut to what it can reach.
+    horizons = [trial["horizon"] for trial in competing]
+    assert min(horizons) >= 0.8 * max(horizons)
     selected = status["selected"]
     assert selected is not None
     best = max(competing, key=lambda trial: trial["value"] or -math.inf)
