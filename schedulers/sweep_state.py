@@ -65,7 +65,7 @@ class SearchRecord:
         curve: (epochs, value) of every ranked report, in order of epochs.
         epoch_seconds: Wall seconds of its latest whole epochs (at most three), the newest last.
         slowest_seconds: Wall seconds of its slowest epoch.
-        latest: The metrics of its last report.
+        latest: The metrics of its last report; in that of a part of an epoch, what it leaves open is the one before's.
         best_value: The best ranked value so far, and ``best_metrics`` the report that had it.
         checkpoints: Its newest checkpoints that can be loaded, oldest first.
         lost_checkpoints: Those that were found damaged, oldest first.
@@ -257,9 +257,11 @@ class SweepState:
             search.horizon = record["horizon"]
 
     def _report(self, search: SearchRecord, record: Mapping[str, Any]) -> None:
-        search.latest = dict(record["metrics"])
+        seconds, value, metrics = record["epoch_seconds"], record["value"], dict(record["metrics"])
+        # What is known only after a whole epoch stays as it was after the last one.
+        kept = {} if value is not None else {name: search.latest.get(name) for name in metrics if metrics[name] is None}
+        search.latest = {**metrics, **kept}
         search.epochs = record["epochs"]
-        seconds, value = record["epoch_seconds"], record["value"]
         if seconds is not None:
             search.epoch_seconds = [*search.epoch_seconds, seconds][-3:]
             search.slowest_seconds = max(search.slowest_seconds, seconds)

@@ -143,7 +143,7 @@ def test_values_after_a_crash_replace_those_that_were_lost() -> None:
 def test_a_report_without_a_value_is_the_latest_but_not_ranked() -> None:
     a = run_of(report("a", 1, 0.5), report("a", 1, None, None))
     assert a.curve == [(1, 0.5)]
-    assert a.latest == {"value": None, "epochs": 1}
+    assert a.latest == {"value": 0.5, "epochs": 1}, "what a part of an epoch leaves open is as after the last whole one"
     assert a.epoch_seconds == [1.0]
 
 
