@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from schedulers.sweep_state import Kind, SearchRecord
@@ -51,7 +51,7 @@ class SweepView:
         epoch_seconds: Wall seconds of an epoch of a search that has none of its own yet; None until measured.
         overhead_seconds: Wall seconds of a grant besides its epochs: set-up, what is measured at its end to compare,
             checkpoint, grace, some jitter.
-        waiting: The searches that could run now: unfinished, paused, and no process still at work on them.
+        waiting: The searches that could run now: paused, and no process still at work on them; the oldest first.
         searches: How many searches there are in all.
         ended: Those that are finished or failed.
         spent_on: Device-seconds that a search has held.
@@ -70,9 +70,9 @@ class SweepView:
     full_horizon: int | None
     epoch_seconds: float | None
     overhead_seconds: float
-    waiting: Sequence[SearchRecord]
+    waiting: Collection[SearchRecord]
     searches: int
-    ended: Sequence[SearchRecord]
+    ended: Collection[SearchRecord]
     spent_on: Callable[[SearchRecord], float]
     more_searches: bool
     pausable: bool
@@ -102,6 +102,11 @@ class SweepView:
     def unfinished(self) -> int:
         """How many searches are neither finished nor failed."""
         return self.searches - len(self.ended)
+
+    @property
+    def at_work(self) -> int:
+        """How many unfinished searches do not wait."""
+        return self.unfinished - len(self.waiting)
 
     @property
     def wall_seconds_left(self) -> float:
@@ -144,6 +149,13 @@ class Allocator(ABC):
             search: The search that reported.
             epochs: The whole epochs after which it did.
             value: The value; larger is better under every mode (the core turns the sign for ``min``).
+        """
+
+    def moved(self, search: SearchRecord) -> None:  # noqa: B027 (a rule that sorts nothing needs nothing here)
+        """Take note that a search is new, began to run, came to rest or ended; nothing unless told.
+
+        Called by the core for every such change (in a replay once for each search, after what it reported), so that a
+        rule can keep searches in an order of its own rather than sort all of them for every slice.
         """
 
     @property

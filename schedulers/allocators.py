@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from schedulers.allocation import Allocator, Slice, SweepView
+from schedulers.ranking import Ranking
 from schedulers.sweep_state import SearchRecord
 
 ENDGAME_START = 0.4
@@ -79,7 +79,11 @@ class AsyncHalving(Allocator):
         self._continue_at_once = continue_at_once
         self._fixed = None if rungs is None else sorted(rungs)
         self._best: dict[str, float] = {}
-        self._at: dict[int, list[tuple[float, int, str]]] = {}
+        self._at: dict[int, Ranking] = {}
+        self._resting: dict[str, SearchRecord] = {}
+        self._ranked = Ranking()
+        self._resting_at: dict[int, Ranking] = {}
+        self._filed_at: dict[str, int] = {}
         self._rungs: list[int] = []
         self._horizon: int | None = None
 
@@ -93,54 +97,78 @@ class AsyncHalving(Allocator):
         self._best[search.id] = max(value, self._best.get(search.id, -math.inf))
         if self._horizon is not None and epochs not in self._rungs:
             return
-        entered = self._at.setdefault(epochs, [])
-        if all(name != search.id for _, _, name in entered):
-            ranked = value if self._fixed is None else self._best[search.id]
-            insort(entered, (-ranked, search.index, search.id))
+        entered = self._at.setdefault(epochs, Ranking())
+        if search.id not in entered:
+            entered.put(search.id, value if self._fixed is None else self._best[search.id], search.index)
+
+    def moved(self, search: SearchRecord) -> None:
+        """File a search that rests: among all that do, the best first, and among those at its epochs."""
+        name, best = search.id, self._best.get(search.id, -math.inf)
+        if self._resting.pop(name, None) is not None:
+            self._ranked.drop(name)
+            at = self._resting_at[self._filed_at.pop(name)]
+            at.drop(name)
+        if search.state == "paused":
+            entered = self._at.get(search.epochs, ())
+            score = self._at[search.epochs].score(name) if name in entered else best
+            self._resting[name], self._filed_at[name] = search, search.epochs
+            self._ranked.put(name, best, search.index)
+            self._resting_at.setdefault(search.epochs, Ranking()).put(name, score, search.index)
 
     def next_slice(self, sweep: SweepView) -> Slice | None:
         """Endgame, then what may go on (the highest rung first), then a new search."""
         if sweep.full_horizon is None:
             return self._measure(sweep)
         if sweep.full_horizon != self._horizon:
-            self._horizon = sweep.full_horizon
-            planned = rungs_of_horizon(sweep.full_horizon, self._fractions)
-            self._rungs = planned if self._fixed is None else self._fixed
-            self._at = {epochs: entered for epochs, entered in self._at.items() if epochs in self._rungs}
+            self._plan(sweep.full_horizon)
         if self._in_endgame(sweep) or (not sweep.more_searches and sweep.unfinished <= sweep.slots):
             return self._endgame(sweep)
-        promotable = {rung: self._promotable(rung, sweep.pausable) for rung in self._rungs}
-        going = [search for search in self._ranked(sweep) if search.id in promotable.get(search.epochs, {search.id})]
-        for search in sorted(going, key=lambda search: (-search.epochs, search.index)):
-            epochs = min(self._to_border(search.epochs), sweep.affordable(search))
-            if epochs >= 1:
-                return Slice(search.id, epochs, sweep.full_horizon, "continue")
+        if (piece := self._first_affordable(self._going(sweep), sweep)) is not None:
+            return piece
+        if not sweep.more_searches:
+            # The best one that waits goes on, whatever its rung says of it.
+            return self._first_affordable(self._unfinished(self._ranked, sweep), sweep)
         affordable = sweep.affordable(None)
-        if sweep.more_searches and affordable >= 1:
-            return Slice(None, min(self._to_border(0), affordable), sweep.full_horizon, "new")
-        return None if sweep.more_searches else self._best_of_the_rest(sweep)
+        return Slice(None, min(self._to_border(0), affordable), sweep.full_horizon, "new") if affordable >= 1 else None
 
-    def _best_of_the_rest(self, sweep: SweepView) -> Slice | None:
-        """No new search can be had: the best one that waits goes on, whatever its rung says of it."""
-        for search in self._ranked(sweep):
+    def _plan(self, horizon: int) -> None:
+        """Fix the rungs, and file by them what rests."""
+        self._horizon = horizon
+        self._rungs = rungs_of_horizon(horizon, self._fractions) if self._fixed is None else self._fixed
+        self._at = {epochs: entered for epochs, entered in self._at.items() if epochs in self._rungs}
+        for search in list(self._resting.values()):
+            self.moved(search)
+
+    def _unfinished(self, names: Iterable[str], sweep: SweepView, growing: bool = False) -> Iterator[SearchRecord]:
+        """Of these the searches that wait and have epochs to go; ``growing`` if a first horizon may be any."""
+        full = math.inf if growing else sweep.full_horizon or 0
+        for name in names:
+            search = self._resting[name]
+            if search in sweep.waiting and search.epochs < (search.horizon or full):
+                yield search
+
+    def _going(self, sweep: SweepView) -> Iterator[SearchRecord]:
+        """The searches that may go on, those that came furthest first, of these the best."""
+        for epochs in sorted(self._resting_at, reverse=True):
+            for search in self._unfinished(self._resting_at[epochs], sweep):
+                if epochs in self._rungs and not self._promotable(search.id, epochs, sweep.pausable):
+                    break
+                yield search
+
+    def _first_affordable(self, searches: Iterable[SearchRecord], sweep: SweepView) -> Slice | None:
+        for search in searches:
             epochs = min(self._to_border(search.epochs), sweep.affordable(search))
             if epochs >= 1:
                 return Slice(search.id, epochs, sweep.full_horizon, "continue")
         return None
 
-    def _ranked(self, sweep: SweepView, growing: bool = False) -> list[SearchRecord]:
-        """The searches that wait and have epochs to go, the best first; ``growing`` if a first horizon may be any."""
-        full = math.inf if growing else sweep.full_horizon or 0
-        waiting = [search for search in sweep.waiting if search.epochs < (search.horizon or full)]
-        return sorted(waiting, key=lambda search: (-self._best.get(search.id, -math.inf), search.index))
-
-    def _promotable(self, rung: int, pausable: bool) -> set[str]:
-        """The searches that may go on from a rung: the best of those that have been there."""
-        entered = self._at.get(rung, [])
+    def _promotable(self, name: str, rung: int, pausable: bool) -> bool:
+        """Whether a search is one of the best of those that have been at a rung."""
+        entered = self._at.get(rung, Ranking())
         allowed = len(entered) // self._eta
         if self._continue_at_once or not pausable:
             allowed = max(1, allowed)
-        return {name for _, _, name in entered[:allowed]}
+        return name in entered and entered.place(name) < allowed
 
     def _measure(self, sweep: SweepView) -> Slice | None:
         """Before the first epoch is known: one epoch of a new search for each slot, or of one that was cut short."""
@@ -173,11 +201,11 @@ class AsyncHalving(Allocator):
         full = sweep.full_horizon
         assert full is not None, "the endgame begins after the plan"
         alone = sweep.horizon_told and not sweep.more_searches and sweep.unfinished <= sweep.slots
-        waiting, wall_seconds = self._ranked(sweep, growing=alone), sweep.wall_seconds_left
+        wall_seconds, any_waits = sweep.wall_seconds_left, False
         if alone:
             wall_seconds *= sweep.slots / max(1, sweep.unfinished)
-        for search in waiting:
-            whole = search.horizon or full
+        for search in self._unfinished(self._ranked, sweep, growing=alone):
+            any_waits, whole = True, search.horizon or full
             # At least one epoch: what is left may be too little for every slot, and still enough for this one.
             within = max(1, sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN))
             most = within if alone else min(within, whole - search.epochs)
@@ -185,7 +213,7 @@ class AsyncHalving(Allocator):
             if epochs >= 1:
                 return Slice(search.id, epochs, search.epochs + reach if sweep.horizon_told else whole, "endgame")
         reach = min(full, sweep.affordable(None))
-        if not waiting and sweep.more_searches and reach >= min(2, full):
+        if not any_waits and sweep.more_searches and reach >= min(2, full):
             return Slice(None, reach, reach if sweep.horizon_told else full, "endgame")
         return None
 

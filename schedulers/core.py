@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 Verdict = Literal["continue", "pause", "stop"]
 
+_MOVES = ("search", "grant", "state", "failure", "checkpoint-lost", "weights-dropped")
+"""Records by which a search comes to stand elsewhere."""
+
 
 class SweepCore:
     """Books grants before anything runs, charges what is held, and asks the allocator what comes next.
@@ -56,6 +59,7 @@ class SweepCore:
         for search in state.searches.values():
             for epochs, value in search.curve:
                 allocator.observe(search, epochs, self._score(value))
+            allocator.moved(search)
 
     # Records
 
@@ -63,6 +67,8 @@ class SweepCore:
         """Write a record and fold it in."""
         self.state.apply(self._book.append({"event": event, **fields}))
         self._changed = self._changed or event not in ("charge", "relabel", "timing")
+        if event in _MOVES:
+            self._allocator.moved(self.state.searches[fields["trial"]])
 
     def flush(self) -> None:
         """Make every record durable.
@@ -110,13 +116,11 @@ class SweepCore:
     @property
     def _more_to_try(self) -> bool:
         most = self.rules.most_searches
-        searches = sum(search.kind == "search" for search in self.state.searches.values())
-        return self._more_searches and (most is None or searches < most)
+        return self._more_searches and (most is None or len(self.state.standing("search").trials) < most)
 
     @property
     def _more_finalists(self) -> bool:
-        there = sum(trial.kind == "select" and self.state.counts(trial) for trial in self.state.searches.values())
-        return self._finalists_to_come and there < self.rules.finalists
+        return self._finalists_to_come and len(self.state.standing("select").trials) < self.rules.finalists
 
     def no_more_searches(self) -> None:
         """Take note that no new search can be had."""

@@ -15,10 +15,10 @@ FAILURES_IN_A_ROW = 3
 
 def barren(state: SweepState) -> str:
     """The newest error of several searches that all failed before any reported; empty if it is not so."""
-    failed = [search for search in state.searches.values() if search.state == "failed"]
-    if len(failed) < FAILURES_IN_A_ROW or any(search.latest for search in state.searches.values()):
+    if any(search.latest for search in state.searches.values()):
         return ""
-    return failed[-1].why
+    failed = [search for search in state.searches.values() if search.state == "failed"]
+    return failed[-1].why if len(failed) >= FAILURES_IN_A_ROW else ""
 
 
 def ending(

@@ -45,6 +45,11 @@ class WithSelection(Allocator):
         if search.kind == "search":
             self._searching.observe(search, epochs, value)
 
+    def moved(self, search: SearchRecord) -> None:
+        """Pass the searches on."""
+        if search.kind == "search":
+            self._searching.moved(search)
+
     @property
     def comparisons(self) -> int:
         """As the searching rule has it."""
@@ -63,7 +68,7 @@ class WithSelection(Allocator):
             searching = replace(sweep, budget=sweep.budget - kept, free=sweep.free - kept)
             if (piece := self._searching.next_slice(searching)) is not None:
                 return piece
-            if kept == 0 or sweep.unfinished > len(sweep.waiting):
+            if kept == 0 or sweep.at_work > 0:
                 return None  # Whoever still searches may yet be among the best.
         piece = _side_by_side(final)
         return None if piece is None else replace(piece, kind="select")
@@ -95,9 +100,9 @@ def _side_by_side(final: SweepView) -> Slice | None:
                 return Slice(trial.id, _MEASURED_EPOCHS - trial.epochs, None, "measure")
         if final.more_searches:
             return Slice(None, _MEASURED_EPOCHS, None, "measure") if final.affordable(None) >= 1 else None
-        if final.unfinished > len(final.waiting):
+        if final.at_work > 0:
             return None  # Whoever is at work is being measured.
-    horizon, others_run = final.longest_horizon or _common_horizon(final), final.unfinished > len(final.waiting)
+    horizon, others_run = final.longest_horizon or _common_horizon(final), final.at_work > 0
     for trial in final.waiting:
         whole, affordable = horizon - trial.epochs, final.affordable(trial)
         # What others do not need of their grants comes back when they end. Only then a horizon is cut that cannot be

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from schedulers.ledger import KEPT_CHECKPOINTS, Ledger
+from schedulers.standing import Standing
 
 SearchStatus = Literal["running", "paused", "finished", "failed", "not resumable"]
 Kind = Literal["search", "select"]
@@ -165,6 +166,20 @@ class SweepState:
     first_time: float = 0.0
     last_time: float = 0.0
 
+    def __post_init__(self) -> None:
+        # Follows from the rest, and so is no field: it is neither saved nor compared.
+        self._standing: dict[Kind, Standing] = {"search": Standing(), "select": Standing()}
+        for trial in self.searches.values():
+            self._file(trial)
+
+    def _file(self, trial: SearchRecord) -> None:
+        if self.counts(trial):
+            self._standing[trial.kind].file(trial)
+
+    def standing(self, kind: Kind) -> Standing:
+        """Where the searches stand, or the trials of the present selection."""
+        return self._standing[kind]
+
     @classmethod
     def replay(cls, snapshot: Mapping[str, Any] | None, records: Iterable[Mapping[str, Any]]) -> SweepState:
         """The state that a snapshot (None: the empty state) and the records after it give."""
@@ -188,6 +203,7 @@ class SweepState:
                 self.mode = record["mode"]
             case "budget":
                 self.budgets += 1
+                self._standing["select"] = Standing()
             case "run":
                 self.runs += 1
                 self.end = self.end_why = self.refused = ""
@@ -204,8 +220,9 @@ class SweepState:
                 self.save_seconds = record.get("save_seconds", self.save_seconds)
             case "search":
                 kind: Kind = record.get("kind", "search")
-                made = SearchRecord(record["trial"], record["index"], dict(record["config"]))
-                self.searches[made.id] = replace(made, kind=kind, round=self.budgets)
+                name, config = record["trial"], dict(record["config"])
+                search = SearchRecord(name, record["index"], config, kind=kind, round=self.budgets)
+                self.searches[name] = search
             case "end":
                 self.end, self.end_why = record["state"], record["why"]
             case "grant":
@@ -248,6 +265,8 @@ class SweepState:
                 search.why = record["why"]
                 search.epochs = record["epochs"]
                 search.checkpoints = [kept for kept in search.checkpoints if kept.epochs <= search.epochs]
+        if search is not None and record["event"] != "charge":
+            self._file(search)
 
     def _start_slice(self, search: SearchRecord, record: Mapping[str, Any]) -> None:
         search.grant = record["grant"]

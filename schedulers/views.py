@@ -8,6 +8,7 @@ from dataclasses import replace
 from schedulers.allocation import SweepView
 from schedulers.grant_sizes import GrantSizes
 from schedulers.rules import Rules
+from schedulers.standing import Waiting
 from schedulers.sweep_state import Kind, SearchRecord, SweepState
 
 
@@ -42,8 +43,7 @@ def view_of(
         return sum(ledger.spent_by_trial.get(search.id, {}).values())
 
     def of_kind(kind: Kind) -> SweepView:
-        trials = [trial for trial in state.searches.values() if trial.kind == kind and state.counts(trial)]
-        known = sorted([trial.epoch_seconds[-1] for trial in trials if trial.epoch_seconds][-5:])
+        standing = state.standing(kind)
         return SweepView(
             budget=ledger.budget,
             spent=ledger.spent,
@@ -51,16 +51,16 @@ def view_of(
             slots=max(1, slots),
             devices=rules.devices,
             full_horizon=state.full_horizon,
-            epoch_seconds=known[len(known) // 2] if known else None,
+            epoch_seconds=standing.epoch_seconds,
             overhead_seconds=sizes.overhead(free, bool(reusable)) + sizes.comparing(kind),
-            waiting=[trial for trial in trials if trial.state == "paused" and trial.id not in busy],
-            searches=len(trials),
-            ended=[trial for trial in trials if not trial.unfinished],
+            waiting=Waiting(standing.paused, busy),
+            searches=len(standing.trials),
+            ended=standing.ended.values(),
             spent_on=spent_on,
             more_searches=more_searches,
             pausable=rules.pausable,
             horizon_told=rules.horizon_told,
-            longest_horizon=max((trial.horizon for trial in trials if trial.horizon is not None), default=None),
+            longest_horizon=standing.longest_horizon,
         )
 
     view = of_kind("search")

@@ -40,6 +40,8 @@ PLENTY = SweepView(
 
 
 def ask(allocator: Allocator, *waiting: SearchRecord, **changes: Any) -> Slice | None:
+    for one in waiting:
+        allocator.moved(one)
     return allocator.next_slice(replace(PLENTY, waiting=waiting, searches=len(waiting), **changes))
 
 

@@ -203,7 +203,7 @@ def test_a_month_of_faults_overspends_nothing_and_forgets_nothing(told: bool, se
     assert state.runs == simulation.struck["driver"] + 1
     assert set(state.searches) == set(simulation.trials) == set(ledger.spent_by_trial), "every trial is accounted for"
     assert sum(sum(kinds.values()) for kinds in ledger.spent_by_trial.values()) == pytest.approx(ledger.spent)
-    assert sum(search.state == "finished" for search in state.searches.values()) >= 5
+    assert sum(search.state == "finished" for search in state.searches.values()) >= 3
     for name, search in state.searches.items():
         assert search.state != "running"
         assert search.epochs == simulation.trials[name].epochs

@@ -1,0 +1,75 @@
+"""Where trials stand, kept up record by record, so that no decision needs to look at all of them."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schedulers.sweep_state import SearchRecord
+
+_MEASURED = 5
+"""A new trial's epoch is expected to take what those of so many of the newest trials took."""
+
+
+class Standing:
+    """The trials of one kind, filed by where they stand.
+
+    Attributes:
+        trials: All of them by id, in the order in which they were made.
+        paused: Those that are paused.
+        ended: Those that can never go on.
+        longest_horizon: The longest horizon that any of them was ever told; None: none was told any.
+    """
+
+    def __init__(self) -> None:
+        self.trials: dict[str, SearchRecord] = {}
+        self.paused: dict[str, SearchRecord] = {}
+        self.ended: dict[str, SearchRecord] = {}
+        self.longest_horizon: int | None = None
+        self._measured: list[tuple[int, str]] = []
+
+    def file(self, trial: SearchRecord) -> None:
+        """Take note of a trial, new or changed."""
+        self.trials[trial.id] = trial
+        for filed, belongs in ((self.paused, trial.state == "paused"), (self.ended, not trial.unfinished)):
+            if belongs:
+                filed[trial.id] = trial
+            else:
+                filed.pop(trial.id, None)
+        if trial.horizon is not None:
+            self.longest_horizon = max(trial.horizon, self.longest_horizon or 0)
+        if trial.epoch_seconds and (trial.index, trial.id) not in self._measured:
+            insort(self._measured, (trial.index, trial.id))
+            del self._measured[:-_MEASURED]
+
+    @property
+    def epoch_seconds(self) -> float | None:
+        """Wall seconds of an epoch, the median over the newest trials; None if none was measured."""
+        known = sorted(self.trials[name].epoch_seconds[-1] for _, name in self._measured)
+        return known[len(known) // 2] if known else None
+
+
+class Waiting(Collection["SearchRecord"]):
+    """Paused trials that no process is at work on any more, so that they could run now; iterated, the oldest first.
+
+    Args:
+        paused: Trials by id.
+        busy: Ids of those that a process is still at work on, and any others.
+    """
+
+    def __init__(self, paused: dict[str, SearchRecord], busy: Collection[str]) -> None:
+        self._paused = paused
+        self._busy = frozenset(busy)
+
+    def __contains__(self, trial: object) -> bool:
+        name = getattr(trial, "id", None)
+        return name in self._paused and name not in self._busy
+
+    def __iter__(self) -> Iterator[SearchRecord]:
+        free = (trial for trial in self._paused.values() if trial.id not in self._busy)
+        return iter(sorted(free, key=lambda trial: trial.index))
+
+    def __len__(self) -> int:
+        return len(self._paused) - sum(name in self._paused for name in self._busy)
