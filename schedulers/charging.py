@@ -30,7 +30,8 @@ class Charging:
         self._clock = clock
         self._append = append
         self._meter = Meter()
-        self._pending: dict[tuple[str, str, str], float] = {}
+        self._unposted: dict[str, dict[tuple[str, str], float]] = {}
+        self._all_unposted = 0.0
         self._trained: dict[str, float] = {}
         self._starting: dict[str, tuple[float, bool]] = {}
         self._posted = clock.monotonic()
@@ -43,8 +44,12 @@ class Charging:
         """
         for (grant, trial, phase), amount in self._meter.read(self._clock.monotonic(), held).items():
             selecting = self._state.searches[trial].kind == "select"
-            account = (grant, trial, "select" if selecting else phase)
-            self._pending[account] = self._pending.get(account, 0.0) + amount
+            unposted, account = self._unposted.setdefault(trial, {}), (grant, "select" if selecting else phase)
+            unposted[account] = unposted.get(account, 0.0) + amount
+            self._all_unposted += amount
+            if self._left(grant, trial) <= 0:
+                # What is held beyond a grant is not promised, and so is not free any more.
+                self.post(trial)
             if phase == "train" and not selecting:
                 self._trained[trial] = self._trained.get(trial, 0.0) + amount
         for holding in held.values():
@@ -60,13 +65,27 @@ class Charging:
         """Have the next tick's charges made durable at once."""
         self._posted = -math.inf
 
-    def post(self) -> None:
-        """Enter what was metered into the accounts."""
-        self._posted = self._clock.monotonic()
-        pending, self._pending = self._pending, {}
-        for (grant, trial, kind), amount in pending.items():
-            # Rounded up: what guards a cap may count too much, but not too little.
-            self._append("charge", grant=grant, trial=trial, kind=kind, amount=math.ceil(amount * 1e6) / 1e6)
+    def post(self, name: str | None = None) -> None:
+        """Enter what was metered into the accounts; that of one trial, or of all."""
+        if name is None:
+            self._posted = self._clock.monotonic()
+        for trial in list(self._unposted) if name is None else [name]:
+            for (grant, kind), amount in self._unposted.pop(trial, {}).items():
+                self._all_unposted -= amount
+                # Rounded up: what guards a cap may count too much, but not too little.
+                rounded = math.ceil(amount * 1e6) / 1e6
+                self._append("charge", grant=grant, trial=trial, kind=kind, amount=rounded)
+
+    def unposted(self, name: str | None = None) -> float:
+        """Device-seconds that were metered and not entered yet; of one trial, or of all."""
+        return self._all_unposted if name is None else sum(self._unposted.get(name, {}).values())
+
+    def _left(self, grant: str, trial: str) -> float:
+        """What is left of a grant after all that was metered; 0 if it is not open."""
+        if grant not in self._state.ledger.grants:
+            return 0.0
+        unposted = sum(amount for (on, _), amount in self._unposted.get(trial, {}).items() if on == grant)
+        return self._state.ledger.grants[grant].left - unposted
 
     def booked(self, grant: str, reused: bool) -> None:
         """Take note that a process begins to start on a grant."""
@@ -103,12 +122,5 @@ class Charging:
 
     def within(self, held: Mapping[str, Holding], wall_seconds: float) -> list[str]:
         """The keys of processes whose grant has no more than this left, or is not open."""
-        grants, least = self._state.ledger.grants, wall_seconds * self._rules.devices
-        unposted: dict[str, float] = {}
-        for (grant, _, _), amount in self._pending.items():
-            unposted[grant] = unposted.get(grant, 0.0) + amount
-        return [
-            key
-            for key, holding in held.items()
-            if holding.grant not in grants or grants[holding.grant].left - unposted.get(holding.grant, 0.0) <= least
-        ]
+        least = wall_seconds * self._rules.devices
+        return [key for key, holding in held.items() if self._left(holding.grant, holding.trial) <= least]

@@ -143,9 +143,9 @@ class SweepCore:
             self.post()
             self.flush()
 
-    def post(self) -> None:
-        """Enter what was metered into the accounts."""
-        self._charging.post()
+    def post(self, name: str | None = None) -> None:
+        """Enter what was metered into the accounts; that of one trial, or of all."""
+        self._charging.post(name)
 
     def overdue(self, held: Mapping[str, Holding]) -> list[str]:
         """The keys of processes whose grant has only its grace left: they must be killed now."""
@@ -160,8 +160,20 @@ class SweepCore:
 
     def view(self, slots: int, busy: Collection[str], reusable: Sequence[str]) -> SweepView:
         """What the allocator sees now; see :meth:`next_slice` for the arguments."""
-        told = {"more_searches": self._more_to_try, "more_finalists": self._more_finalists}
-        return view_of(self.state, self.rules, self._sizes, slots=slots, busy=busy, reusable=reusable, **told)
+        for grant in reusable[:1]:
+            # What is left of it is free.
+            self._post_grant(grant)
+        return view_of(
+            self.state,
+            self.rules,
+            self._sizes,
+            slots=slots,
+            busy=busy,
+            reusable=reusable,
+            unposted=self._charging.unposted,
+            more_searches=self._more_to_try,
+            more_finalists=self._more_finalists,
+        )
 
     def next_slice(self, slots: int, busy: Collection[str], reusable: Sequence[str]) -> tuple[Slice, SweepView] | None:
         """What a free slot should run, and the view that it was chosen by.
@@ -180,7 +192,6 @@ class SweepCore:
         asked = (slots, len(busy), len(reusable))
         if not self._changed and asked == self._asked:
             return None
-        self.post()
         view = self.view(slots, busy, reusable)
         piece = self._allocator.next_slice(view)
         if piece is None:
@@ -210,9 +221,13 @@ class SweepCore:
         self._charging.booked(name, reuse is not None)
         return stepping
 
+    def _post_grant(self, grant: str) -> None:
+        if grant in self.state.ledger.grants:
+            self.post(self.state.ledger.grants[grant].trial)
+
     def _release(self, grant: str) -> None:
         if grant in self.state.ledger.grants:
-            self.post()
+            self._post_grant(grant)
             held = self.state.ledger.grants[grant]
             self.append("release", grant=grant, trial=held.trial, amount=round(held.left, 6))
 
@@ -232,7 +247,7 @@ class SweepCore:
             stopping: Whether the whole sweep is being stopped.
         """
         search = self.state.searches[name]
-        self.post()
+        self.post(name)
         metrics = plain(metrics)
         cut = self.rules.slice_told and bool(metrics.get("cut"))
         step = metrics.get("time_this_iter_s")
@@ -284,7 +299,7 @@ class SweepCore:
         search = self.state.searches[name]
         self.append("state", trial=name, state="paused", why="slice ended")
         own = [search.grant] if search.grant is not None else []
-        view = self.view(slots, [trial for trial in busy if trial != name], own)
+        view = self.view(slots, {trial for trial in busy if trial != name}, own)
         piece = self._allocator.next_slice(view)
         if piece is None or piece.search != name:
             # It rests when it has saved: if the driver dies before that, what it has not saved is lost.
@@ -310,7 +325,7 @@ class SweepCore:
 
     def checkpointed(self, name: str, path: str, iteration: int, size: int = 0) -> None:
         """Enter a checkpoint that is on disk; its size is in bytes, 0 if nobody knows it."""
-        self.post()
+        self.post(name)
         since = self._saving.pop(name, None)
         search = self.state.searches[name]
         self.append("checkpoint", trial=name, path=path, epochs=search.epochs, iteration=iteration, bytes=size)
@@ -327,7 +342,7 @@ class SweepCore:
 
     def crashed(self, name: str, why: str, blameless: bool = False) -> None:
         """Enter that a trial's process died or raised; ``blameless`` if that was none of the trial's doing."""
-        self.post()
+        self.post(name)
         self._charging.crashed(name)
         self._saving.pop(name, None)
         search = self.state.searches[name]

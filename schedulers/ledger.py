@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -64,6 +65,10 @@ class Ledger:
     saved: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     grants: dict[str, Grant] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        # Follows from the grants, and so is no field: it is neither saved nor compared.
+        self._granted, self._changes = 0.0, math.inf
+
     @property
     def spent(self) -> float:
         """Device-seconds held so far."""
@@ -72,7 +77,14 @@ class Ledger:
     @property
     def granted(self) -> float:
         """Device-seconds promised and not held yet."""
-        return sum(grant.left for grant in self.grants.values())
+        # Added up anew after as many changes as there are grants, so that no rounding can pile up.
+        if self._changes >= len(self.grants):
+            self._granted, self._changes = sum(grant.left for grant in self.grants.values()), 0
+        return self._granted
+
+    def _regrant(self, more: float) -> None:
+        self._granted += more
+        self._changes += 1
 
     @property
     def free(self) -> float:
@@ -101,7 +113,8 @@ class Ledger:
             case "relabel":
                 self._relabel(record["trial"], record["from"], record["to"], float(record["amount"]))
             case "release":
-                self.grants.pop(record["grant"], None)
+                if (grant := self.grants.pop(record["grant"], None)) is not None:
+                    self._regrant(-grant.left)
             case "checkpoint":
                 self._save(record["trial"], record["path"])
             case "weights-dropped":
@@ -118,12 +131,15 @@ class Ledger:
         )
         assert grant not in self.grants, f"grant {grant} is booked already"
         self.grants[grant] = Grant(trial, amount)
+        self._regrant(amount)
 
     def _charge(self, grant: str, trial: str, kind: str, amount: float) -> None:
         assert kind in KINDS, f"{kind!r} is none of the kinds {KINDS}"
         assert amount >= 0, f"a charge of {amount} device-seconds would give budget back"
         if grant in self.grants:
+            before = self.grants[grant].left
             self.grants[grant].charged += amount
+            self._regrant(self.grants[grant].left - before)
         self.spent_by_kind[kind] += amount
         by_kind = self.spent_by_trial.setdefault(trial, {})
         by_kind[kind] = by_kind.get(kind, 0.0) + amount

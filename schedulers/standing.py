@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Waiting(Collection["SearchRecord"]):
 
     def __init__(self, paused: dict[str, SearchRecord], busy: Collection[str]) -> None:
         self._paused = paused
-        self._busy = frozenset(busy)
+        self._busy = busy if isinstance(busy, Set) else frozenset(busy)
 
     def __contains__(self, trial: object) -> bool:
         name = getattr(trial, "id", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from schedulers.allocation import SweepView
@@ -20,6 +20,7 @@ def view_of(
     slots: int,
     busy: Collection[str],
     reusable: Sequence[str],
+    unposted: Callable[[str | None], float],
     more_searches: bool,
     more_finalists: bool,
 ) -> SweepView:
@@ -32,6 +33,8 @@ def view_of(
         slots: How many trials can run now.
         busy: The trials whose slots are in use.
         reusable: The grants of idle processes that can be used again, the next one first.
+        unposted: Tells the device-seconds held that are not in the accounts yet, of one trial or (None) of all; nothing
+            of them is free, as all of it was promised.
         more_searches: Whether a new search can be had.
         more_finalists: Whether a new trial of the selection can be had.
     """
@@ -40,13 +43,15 @@ def view_of(
     free = ledger.free + (reuse.left if reuse else 0.0)
 
     def spent_on(search: SearchRecord) -> float:
-        return sum(ledger.spent_by_trial.get(search.id, {}).values())
+        return sum(ledger.spent_by_trial.get(search.id, {}).values()) + unposted(search.id)
+
+    spent = ledger.spent + unposted(None)
 
     def of_kind(kind: Kind) -> SweepView:
         standing = state.standing(kind)
         return SweepView(
             budget=ledger.budget,
-            spent=ledger.spent,
+            spent=spent,
             free=free,
             slots=max(1, slots),
             devices=rules.devices,

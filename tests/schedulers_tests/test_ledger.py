@@ -123,6 +123,7 @@ def test_spent_and_granted_stay_within_the_budget(steps: list[tuple[float, list[
             ledger.apply(charge(min(held, ledger.grants[name].left), kind, name, trial))
         if released:
             ledger.apply(release(name, trial))
+        assert ledger.granted == pytest.approx(sum(open_.left for open_ in ledger.grants.values()), abs=1e-9)
         assert ledger.spent + ledger.granted <= 120.0 + 1e-6
         by_trials = sum(sum(kinds.values()) for kinds in ledger.spent_by_trial.values())
         assert ledger.spent == pytest.approx(by_trials)
