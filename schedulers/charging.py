@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from schedulers.clock import Clock
-from schedulers.meter import Holding, Meter
+from schedulers.meter import Holding, Meter, Phase
 from schedulers.rules import Rules
 from schedulers.sweep_state import SweepState
 
@@ -42,19 +42,30 @@ class Charging:
         Args:
             held: Every live process, by a key of its own.
         """
-        for (grant, trial, phase), amount in self._meter.read(self._clock.monotonic(), held).items():
-            selecting = self._state.searches[trial].kind == "select"
-            unposted, account = self._unposted.setdefault(trial, {}), (grant, "select" if selecting else phase)
-            unposted[account] = unposted.get(account, 0.0) + amount
-            self._all_unposted += amount
-            if self._left(grant, trial) <= 0:
-                # What is held beyond a grant is not promised, and so is not free any more.
-                self.post(trial)
-            if phase == "train" and not selecting:
-                self._trained[trial] = self._trained.get(trial, 0.0) + amount
+        for account, amount in self._meter.read(self._clock.monotonic(), held).items():
+            self._enter(account, amount)
         for holding in held.values():
             if holding.phase == "train":
                 self.note_start(holding.grant)
+
+    def turn(self, key: str, holding: Holding | None) -> None:
+        """Meter one process at the very moment at which it turns to something else (None: it is gone)."""
+        if (charge := self._meter.turn(self._clock.monotonic(), key, holding)) is not None:
+            self._enter(*charge)
+        if holding is not None and holding.phase == "train":
+            self.note_start(holding.grant)
+
+    def _enter(self, account: tuple[str, str, Phase], amount: float) -> None:
+        grant, trial, phase = account
+        selecting = self._state.searches[trial].kind == "select"
+        unposted, key = self._unposted.setdefault(trial, {}), (grant, "select" if selecting else phase)
+        unposted[key] = unposted.get(key, 0.0) + amount
+        self._all_unposted += amount
+        if phase == "train" and not selecting:
+            self._trained[trial] = self._trained.get(trial, 0.0) + amount
+        if self._left(grant, trial) <= 0:
+            # What is held beyond a grant was never promised, and so is not free any more.
+            self.post(trial)
 
     @property
     def due(self) -> bool:
@@ -77,8 +88,10 @@ class Charging:
                 self._append("charge", grant=grant, trial=trial, kind=kind, amount=rounded)
 
     def unposted(self, name: str | None = None) -> float:
-        """Device-seconds that were metered and not entered yet; of one trial, or of all."""
-        return self._all_unposted if name is None else sum(self._unposted.get(name, {}).values())
+        """Device-seconds that are held and not in the accounts yet; of one trial what was metered, or of all."""
+        if name is None:
+            return self._all_unposted + self._meter.unread(self._clock.monotonic())
+        return sum(self._unposted.get(name, {}).values())
 
     def _left(self, grant: str, trial: str) -> float:
         """What is left of a grant after all that was metered; 0 if it is not open."""

@@ -143,6 +143,15 @@ class SweepCore:
             self.post()
             self.flush()
 
+    def turn(self, key: str, holding: Holding | None) -> None:
+        """Charge what one process held until now, the moment at which it turns to something else (None: it is gone)."""
+        self._charging.turn(key, holding)
+
+    @property
+    def spent(self) -> float:
+        """Device-seconds held so far, to this moment."""
+        return self.state.ledger.spent + self._charging.unposted()
+
     def post(self, name: str | None = None) -> None:
         """Enter what was metered into the accounts; that of one trial, or of all."""
         self._charging.post(name)

@@ -1,20 +1,22 @@
-"""Simulated processes, which core and allocators drive as Ray's are driven, in simulated time."""
+"""A simulated sweep with a journal in memory, watched from outside at every event."""
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+from schedulers import simulator
 from schedulers.allocation import Allocator
 from schedulers.budget import Budget
-from schedulers.clock import SimulatedClock
-from schedulers.core import SweepCore
-from schedulers.meter import Holding, Phase
+from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
-from schedulers.sweep_state import SweepState
-from tests.schedulers_tests.conftest import UNSEEN_SECONDS, MemoryBook
+from schedulers.simulator import Simulator
+from schedulers.sweep_state import Kind, SweepState
+from schedulers.workload import Learner, Workload
+from tests.schedulers_tests.conftest import MemoryBook
 
 
 @dataclass(frozen=True)
@@ -39,41 +41,60 @@ class World:
     seed: int = 0
 
 
-@dataclass
-class Process:
-    key: str
-    trial: str
-    grant: str
-    phase: Phase
-    ends: float
-    slice_seconds: float = math.inf
-    stepped: float = 0.0
-    state: Literal["working", "idle", "stopping"] = "working"
-    step: float = 0.0
-    whole: bool = True
+class Steady(Learner):
+    """Comes a tenth of the way that is left to its quality with every epoch."""
+
+    def __init__(self, world: World, drawn: random.Random, quality: float, length: float) -> None:
+        self._world = world
+        self._random = drawn
+        self._quality = quality
+        self._length = length
+        self._epochs = 0
+
+    def epoch_seconds(self) -> float:
+        return self._length * self._world.epoch * math.exp(self._random.gauss(0, self._world.jitter))
+
+    def compare_seconds(self) -> float:
+        return self._world.comparing
+
+    def learn(self, horizon: int | None) -> Mapping[str, Any]:
+        self._epochs += 1
+        return {"value": self._quality * (1 - math.exp(-self._epochs / 10))}
 
 
-@dataclass
-class Trial:
-    """What a trial's process remembers: epochs done, and the part of the present epoch that a cut has left."""
+class SteadyWork(Workload):
+    """Trials whose quality their number decides; the epochs of finalists are half as long."""
 
-    epochs: int = 0
-    iteration: int = 0
-    duration: float = 0.0
-    gone: float = 0.0
-    beside: float = 0.0
-    saved: tuple[int, float, float] = (0, 0.0, 0.0)
-    horizons: list[int] = field(default_factory=list)
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = random.Random(world.seed)
+
+    def draw(self, number: int, kind: Kind) -> tuple[Mapping[str, Any], Learner]:
+        if kind == "search":
+            return {}, Steady(self._world, self._random, quality_of(number), 1.0)
+        finalist = replace(self._world, comparing=0.0)
+        return {}, Steady(finalist, self._random, random.Random(f"finalist {number}").random(), 0.5)
 
 
-class Simulation:
-    """An event at a time: the process whose phase ends first, or whose grant runs out first."""
+def quality_of(number: int) -> float:
+    """What a search comes to in the end."""
+    return random.Random(f"t{number}").random()
+
+
+class Simulation(Simulator):
+    """A sweep in such a world, seen by an outside observer, and ticked at every event as often as Ray's is.
+
+    Attributes:
+        book: The journal.
+        most: The most that was ever spent and promised at once.
+        held: Device-seconds that were held, in truth.
+    """
 
     def __init__(self, world: World, budget: float, allocator: Allocator) -> None:
-        self.world = world
-        self.clock = SimulatedClock(unix=1.7e9)
-        self.book = MemoryBook(self.clock, [])
-        self.rules = Rules(
+        self.records: list[dict[str, Any]] = []
+        self.most = self.held = 0.0
+        self.events = 0
+        rules = Rules(
             devices=world.devices,
             metric="value",
             epochs_key="epochs" if world.told else "training_iteration",
@@ -84,179 +105,40 @@ class Simulation:
             horizon_told=world.told,
             slice_told=world.told,
         )
-        self.budget = Budget(budget, "cpu")
-        self.drive(allocator)
-        self.random = random.Random(world.seed)
-        self.processes: dict[str, Process] = {}
-        self.trials: dict[str, Trial] = {}
-        self.boots = self.kills = self.cuts = self.events = 0
-        self.most = self.held = 0.0
+        machine = simulator.World(
+            slots=world.slots,
+            boot_seconds=world.boot,
+            reset_seconds=world.reset,
+            restore_seconds=world.save,
+            save_seconds=world.save,
+            stop_seconds=world.stop,
+            reuse=world.reuse,
+            seed=world.seed,
+        )
+        super().__init__(machine, SteadyWork(world), allocator, Budget(budget, "cpu"), rules)
 
-    def drive(self, allocator: Allocator) -> None:
-        """A driver begins with what the book says."""
-        state = SweepState.replay(None, self.book.records)
-        self.core = SweepCore(self.book, state, allocator, self.clock, self.rules)
-        self.core.enter_run(self.budget, {"device": "cpu"}, self.world.slots, UNSEEN_SECONDS)
-
-    def run(self) -> SweepState:
-        while True:
-            self.tick()
-            if self.start():
-                continue
-            if not self.busy():
-                break
-            self.advance()
-        for process in self.processes.values():
-            self.stop(process)
-        while self.processes:
-            self.advance()
-        self.core.end()
-        return self.core.state
-
-    def tick(self) -> None:
-        held = {p.key: Holding(p.trial, p.grant, self.world.devices, p.phase) for p in self.processes.values()}
-        self.core.tick(held)
-        ledger = self.core.state.ledger
-        self.most = max(self.most, ledger.spent + ledger.granted)
-        for key in self.core.overdue(held):
-            self.kills += 1
-            self.gone(self.processes[key], killed=True)
-
-    def busy(self) -> list[str]:
-        return [process.trial for process in self.processes.values() if process.state != "idle"]
-
-    def idle(self) -> list[Process]:
-        return [process for process in self.processes.values() if process.state == "idle"]
-
-    def stop(self, process: Process) -> None:
-        process.state, process.phase, process.ends = "stopping", "idle", self.clock.monotonic() + self.world.stop
-
-    def gone(self, process: Process, killed: bool = False, blameless: bool = False) -> None:
-        del self.processes[process.key]
-        if killed and process.state == "working":
-            self.core.crashed(process.trial, "killed", blameless)
-            trial, search = self.trials[process.trial], self.core.state.searches[process.trial]
-            trial.epochs, trial.duration, trial.gone = trial.saved
-            self.core.moved(process.trial, "failed" if search.failures >= 3 else "paused", "killed")
-        self.core.close(process.grant)
-
-    def start(self) -> bool:
-        idle, busy = self.idle(), self.busy()
-        offer = self.core.next_slice(self.world.slots, busy, [process.grant for process in idle])
-        if offer is None:
-            return False
-        piece, view = offer
-        name = piece.search or f"t{len(self.trials)}"
-        if piece.search is None:
-            self.core.add_search(name, {}, piece.kind)
-            self.trials[name] = Trial()
-        share = 1.0 / (view.slots - len(busy))
-        search = self.core.state.searches[name]
-        seconds = self.core.book(piece, search, view, idle[0].grant if idle else None, share)
-        if piece.horizon is not None:
-            self.trials[name].horizons.append(piece.horizon)
-        assert search.grant is not None
-        restore = self.world.save if self.trials[name].epochs else 0.0
-        if idle:
-            process = idle[0]
-            process.trial, process.grant, process.state = name, search.grant, "working"
-            process.ends = self.clock.monotonic() + self.world.reset + restore
-        else:
-            self.boots += 1
-            key = f"p{self.boots}"
-            ends = self.clock.monotonic() + self.world.boot * self.random.uniform(0.9, 1.1) + restore
-            process = self.processes[key] = Process(key, name, search.grant, "setup", ends)
-        process.phase, process.stepped = "setup", 0.0
-        process.slice_seconds = seconds if self.world.told else math.inf
-        return True
+    def drive(self, allocator: Allocator, book: RecordBook | None = None, state: SweepState | None = None) -> None:
+        """A driver begins with what the journal says."""
+        self.book = MemoryBook(self.clock, self.records)
+        self.records = self.book.records
+        super().drive(allocator, self.book, SweepState.replay(None, self.records))
 
     def advance(self) -> None:
         self.events += 1
         assert self.events < 200_000, "the sweep does not end"
-        now, ledger = self.clock.monotonic(), self.core.state.ledger
-        soonest = min(self.processes.values(), key=lambda process: process.ends)
-        self.core.post()
-        spare = 2.0 * self.world.devices
-        kill = min((ledger.grants[p.grant].left - spare) / self.world.devices for p in self.processes.values())
-        self.pass_time(min(soonest.ends - now, max(0.0, kill) + 1e-3))
-        self.tick()
-        if soonest.key in self.processes and self.clock.monotonic() >= soonest.ends - 1e-9:
-            self.phase_ended(soonest)
+        super().advance()
+        ledger = self.core.state.ledger
+        self.most = max(self.most, ledger.spent + ledger.granted)
 
     def pass_time(self, seconds: float) -> None:
-        self.held += seconds * self.world.devices * len(self.processes)
-        self.clock.advance(seconds)
+        super().pass_time(seconds)
+        self.held += seconds * self.rules.devices * len(self.processes)
+        self.core.tick({process.key: self.holding(process) for process in self.processes.values()})
 
-    def phase_ended(self, process: Process) -> None:
-        if process.state == "stopping":
-            self.gone(process)
-        elif process.state == "idle":
-            self.stop(process)
-        elif process.phase == "setup":
-            process.phase = "train"
-            self.begin_step(process)
-        elif process.phase == "train":
-            self.end_step(process)
-        else:
-            self.saved(process)
-
-    def begin_step(self, process: Process) -> None:
-        trial = self.trials[process.trial]
-        if not trial.duration:
-            half = 0.5 if self.core.state.searches[process.trial].kind == "select" else 1.0
-            trial.duration = half * self.world.epoch * math.exp(self.random.gauss(0, self.world.jitter))
-        search = self.core.state.searches[process.trial]
-        compared = search.kind == "search" and trial.epochs + 1 >= search.target
-        trial.beside = self.world.comparing if compared else trial.beside
-        rest = trial.duration + trial.beside - trial.gone
-        room = max(0.01 * trial.duration, process.slice_seconds - process.stepped)
-        process.step, process.whole = min(rest, room), rest <= room
-        process.ends = self.clock.monotonic() + process.step
-
-    def end_step(self, process: Process) -> None:
-        name, trial = process.trial, self.trials[process.trial]
-        process.stepped += process.step
-        trial.iteration += 1
-        trial.gone += process.step
-        duration, beside = trial.duration, trial.beside
-        if process.whole:
-            trial.epochs, trial.duration, trial.gone, trial.beside = trial.epochs + 1, 0.0, 0.0, 0.0
-        else:
-            self.cuts += 1
-        quality = random.Random(name).random()
-        metrics = {
-            "value": quality * (1 - math.exp(-trial.epochs / 10)) if process.whole else math.nan,
-            "cut": not process.whole,
-            "epochs": trial.epochs,
-            "training_iteration": trial.epochs,
-            "epoch_seconds": duration if process.whole else None,
-            "objective_seconds": beside if process.whole else None,
-            "time_this_iter_s": process.step,
-        }
-        verdict = self.core.report(name, metrics, stopping=False)
-        search = self.core.state.searches[name]
-        if verdict == "pause":
-            seconds = self.core.keep_slot(name, self.world.slots, self.busy())
-            if seconds is not None:
-                assert search.grant is not None
-                process.grant, verdict = search.grant, "continue"
-                if self.world.told:
-                    process.slice_seconds, process.stepped = seconds, 0.0
-                    if search.horizon is not None:
-                        trial.horizons.append(search.horizon)
-        if verdict == "continue":
-            self.begin_step(process)
-            return
-        self.core.saving(name)
-        process.phase, process.ends = "checkpoint", self.clock.monotonic() + self.world.save
-
-    def saved(self, process: Process) -> None:
-        name, trial = process.trial, self.trials[process.trial]
-        self.core.checkpointed(name, f"{name}/{trial.iteration}", trial.iteration)
-        trial.saved = (trial.epochs, trial.duration, trial.gone)
-        complete = self.core.complete(self.core.state.searches[name]) and not trial.gone
-        self.core.moved(name, "finished" if complete else "paused", "")
-        if self.world.reuse and not self.idle():
-            process.state, process.phase, process.ends = "idle", "idle", self.clock.monotonic() + 5.0
-        else:
-            self.stop(process)
+    def horizons(self) -> list[list[int]]:
+        """What each trial was told, grant by grant."""
+        told: dict[str, list[int]] = {}
+        for record in self.book.records:
+            if record["event"] == "grant" and record["horizon"] is not None:
+                told.setdefault(record["trial"], []).append(record["horizon"])
+        return list(told.values())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +79,35 @@ def test_it_rounds_up_and_by_no_more_than_the_intervals_of_change(readings: list
         assert both * elapsed - 1e-9 <= charged <= either * elapsed + 1e-9
         assert charged == pytest.approx(either * elapsed, abs=1e-6)
         before = frozenset(live)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.0, 100.0),
+            st.sampled_from("abc"),
+            st.none() | st.tuples(st.floats(0.25, 4.0), st.sampled_from(["setup", "train"])),
+        ),
+        max_size=30,
+    )
+)
+def test_processes_read_one_by_one_as_they_turn_held_what_they_held(steps: list[tuple[float, str, Any]]) -> None:
+    meter, now = Meter(), 0.0
+    held, exact, charged = dict[str, Holding](), 0.0, 0.0
+    for seconds, key, turned in steps:
+        now += seconds
+        exact += seconds * sum(holding.devices for holding in held.values())
+        assert charged + meter.unread(now) == pytest.approx(exact, abs=1e-6)
+        holding = None if turned is None else Holding(key, f"g{key}", *turned)
+        was = held.pop(key, None)
+        if holding is not None:
+            held[key] = holding
+        charge = meter.turn(now, key, holding)
+        assert (charge is None) == (was is None)
+        if charge is not None and was is not None:
+            assert charge[0] == (was.grant, was.trial, was.phase)
+            charged += charge[1]
+    now += 1.0
+    exact += sum(holding.devices for holding in held.values())
+    assert charged + sum(meter.read(now, held).values()) == pytest.approx(exact, abs=1e-6)
+    assert meter.unread(now) == 0.0
