@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from schedulers.allocation import Allocator, Slice, SweepView
 from schedulers.ranking import Ranking
@@ -14,6 +15,9 @@ ENDGAME_START = 0.4
 
 SLICE_SHARE = 0.25
 """Share of the full horizon that a slice runs where no rung ends it."""
+
+_CANDIDATES = 64
+"""If none of so many searches can be afforded, what is left is not spent on one that ranks behind them."""
 
 _REPLAN_MARGIN = 1.05
 """A horizon that is to be reached must leave a little for epochs that turn out slower."""
@@ -156,7 +160,7 @@ class AsyncHalving(Allocator):
                 yield search
 
     def _first_affordable(self, searches: Iterable[SearchRecord], sweep: SweepView) -> Slice | None:
-        for search in searches:
+        for search in islice(searches, _CANDIDATES):
             epochs = min(self._to_border(search.epochs), sweep.affordable(search))
             if epochs >= 1:
                 return Slice(search.id, epochs, sweep.full_horizon, "continue")
@@ -204,7 +208,7 @@ class AsyncHalving(Allocator):
         wall_seconds, any_waits = sweep.wall_seconds_left, False
         if alone:
             wall_seconds *= sweep.slots / max(1, sweep.unfinished)
-        for search in self._unfinished(self._ranked, sweep, growing=alone):
+        for search in islice(self._unfinished(self._ranked, sweep, growing=alone), _CANDIDATES):
             any_waits, whole = True, search.horizon or full
             # At least one epoch: what is left may be too little for every slot, and still enough for this one.
             within = max(1, sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN))
