@@ -44,6 +44,16 @@ def geometric_rungs(grace_period: int, eta: int, max_t: int) -> list[int]:
     return [rung for power in range(count) if (rung := grace_period * eta**power) < max_t]
 
 
+def measure(sweep: SweepView) -> Slice | None:
+    """Before the first epoch is known: one epoch of a new search for each slot, or of one that was cut short."""
+    for search in sweep.waiting:
+        if search.epochs == 0 and sweep.affordable(search) >= 1:
+            return Slice(search.id, 1, None, "measure")
+    if sweep.more_searches and sweep.affordable(None) >= 1:
+        return Slice(None, 1, None, "measure")
+    return None
+
+
 class AsyncHalving(Allocator):
     """Asynchronous halving over rungs, with an endgame.
 
@@ -59,6 +69,9 @@ class AsyncHalving(Allocator):
         rungs: Fixed rungs in epochs, in place of ``fractions``; there searches are ranked by their best value so far,
             as no common horizon makes their last values comparable.
 
+        endgame: Whether there is an endgame; without it new searches begin as long as they can be afforded.
+        replan: Whether searches are told another horizon there.
+
     Raises:
         ValueError: If a fraction lies outside (0, 1) or eta is below 2.
 
@@ -72,6 +85,8 @@ class AsyncHalving(Allocator):
         eta: int = 3,
         continue_at_once: bool = True,
         rungs: Sequence[int] | None = None,
+        endgame: bool = True,
+        replan: bool = True,
     ) -> None:
         if eta < 2:
             raise ValueError(f"eta is {eta}, but must be 2 or more: one search in eta goes on at a rung")
@@ -81,6 +96,8 @@ class AsyncHalving(Allocator):
         self._fractions = tuple(fractions)
         self._eta = eta
         self._continue_at_once = continue_at_once
+        self._has_endgame = endgame
+        self._replan = replan
         self._fixed = None if rungs is None else sorted(rungs)
         self._best: dict[str, float] = {}
         self._at: dict[int, Ranking] = {}
@@ -122,7 +139,7 @@ class AsyncHalving(Allocator):
     def next_slice(self, sweep: SweepView) -> Slice | None:
         """Endgame, then what may go on (the highest rung first), then a new search."""
         if sweep.full_horizon is None:
-            return self._measure(sweep)
+            return measure(sweep)
         if sweep.full_horizon != self._horizon:
             self._plan(sweep.full_horizon)
         if self._in_endgame(sweep) or (not sweep.more_searches and sweep.unfinished <= sweep.slots):
@@ -174,15 +191,6 @@ class AsyncHalving(Allocator):
             allowed = max(1, allowed)
         return name in entered and entered.place(name) < allowed
 
-    def _measure(self, sweep: SweepView) -> Slice | None:
-        """Before the first epoch is known: one epoch of a new search for each slot, or of one that was cut short."""
-        for search in sweep.waiting:
-            if search.epochs == 0 and sweep.affordable(search) >= 1:
-                return Slice(search.id, 1, None, "measure")
-        if sweep.more_searches and sweep.affordable(None) >= 1:
-            return Slice(None, 1, None, "measure")
-        return None
-
     def _to_border(self, epochs: int) -> int:
         """Epochs from here to the next rung, or to the full horizon."""
         assert self._horizon is not None, "rungs are asked for before a horizon is known"
@@ -191,7 +199,7 @@ class AsyncHalving(Allocator):
     def _in_endgame(self, sweep: SweepView) -> bool:
         epoch = sweep.epoch_of(None)
         assert self._horizon is not None, "the endgame is asked for before a horizon is known"
-        if epoch is None:
+        if epoch is None or not self._has_endgame:
             return False
         # A foreign Trainable's full search may be longer than anything that the budget buys.
         full_search = min(self._horizon * epoch, sweep.budget / (sweep.slots * sweep.devices))
@@ -204,7 +212,8 @@ class AsyncHalving(Allocator):
         """
         full = sweep.full_horizon
         assert full is not None, "the endgame begins after the plan"
-        alone = sweep.horizon_told and not sweep.more_searches and sweep.unfinished <= sweep.slots
+        replan = sweep.horizon_told and self._replan
+        alone = replan and not sweep.more_searches and sweep.unfinished <= sweep.slots
         wall_seconds, any_waits = sweep.wall_seconds_left, False
         if alone:
             wall_seconds *= sweep.slots / max(1, sweep.unfinished)
@@ -215,10 +224,10 @@ class AsyncHalving(Allocator):
             most = within if alone else min(within, whole - search.epochs)
             reach, epochs = _reach(most, math.ceil(SLICE_SHARE * full), sweep.affordable(search))
             if epochs >= 1:
-                return Slice(search.id, epochs, search.epochs + reach if sweep.horizon_told else whole, "endgame")
+                return Slice(search.id, epochs, search.epochs + reach if replan else whole, "endgame")
         reach = min(full, sweep.affordable(None))
         if not any_waits and sweep.more_searches and reach >= min(2, full):
-            return Slice(None, reach, reach if sweep.horizon_told else full, "endgame")
+            return Slice(None, reach, reach if replan else full, "endgame")
         return None
 
 

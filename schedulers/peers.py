@@ -1,0 +1,231 @@
+"""Rules of other schedulers, to compare with in the simulator; each draws trials until the budget is used."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import accumulate, cycle
+from statistics import median
+
+from schedulers.allocation import Allocator, Slice, SweepView
+from schedulers.allocators import geometric_rungs, measure
+from schedulers.sweep_state import SearchRecord
+
+
+class Peer(Allocator):
+    """Runs every trial as far as it may go, what was begun before anything new.
+
+    Args:
+        max_t: Epochs of a full trial.
+    """
+
+    def __init__(self, max_t: int) -> None:
+        self._max_t = max_t
+        self._resting: dict[str, SearchRecord] = {}
+        self._ready: dict[str, SearchRecord] = {}
+
+    @abstractmethod
+    def reach(self, name: str | None) -> int:
+        """The epochs up to which a trial may run as things stand (None: a new one); 0: no further."""
+
+    def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
+        """Values decide nothing unless told."""
+
+    def moved(self, search: SearchRecord) -> None:
+        """File what rests, and may go on."""
+        self._resting.pop(search.id, None)
+        self._ready.pop(search.id, None)
+        if search.state == "paused":
+            self._resting[search.id] = search
+            if self.reach(search.id) > search.epochs:
+                self._ready[search.id] = search
+
+    def released(self, names: Iterable[str]) -> None:
+        """File anew what may go on now."""
+        for name in names:
+            if name in self._resting:
+                self.moved(self._resting[name])
+
+    def next_slice(self, sweep: SweepView) -> Slice | None:
+        """Whoever rests and may go on, the longest first; then a new trial."""
+        if sweep.full_horizon is None:
+            return measure(sweep)
+        for search in self._ready.values():
+            epochs = min(self.reach(search.id) - search.epochs, sweep.affordable(search))
+            if search in sweep.waiting and epochs >= 1:
+                return Slice(search.id, epochs, self._max_t, "continue")
+        epochs = min(self.reach(None), sweep.affordable(None))
+        return Slice(None, epochs, self._max_t, "new") if sweep.more_searches and epochs >= 1 else None
+
+
+class FirstComeFirstServed(Peer):
+    """Every trial to its end: no early stopping."""
+
+    def reach(self, name: str | None) -> int:
+        """To the end."""
+        return self._max_t
+
+
+class AshaStopping(Peer):
+    """Asynchronous halving that stops: at a rung whoever is below the best ``1 / eta`` so far never goes on.
+
+    Decides as Ray Tune's ASHAScheduler does: a trial's value at a rung is compared with the percentile of those that
+    came before it, by linear interpolation.
+
+    References:
+        Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
+    """
+
+    def __init__(self, max_t: int, grace_period: int = 1, eta: int = 4) -> None:
+        super().__init__(max_t)
+        self._eta = eta
+        self._rungs = [*geometric_rungs(grace_period, eta, max_t), max_t]
+        self._recorded: dict[int, dict[str, float]] = {rung: {} for rung in self._rungs[:-1]}
+        self._reach: dict[str, int] = {}
+
+    def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
+        """Decide at a rung."""
+        recorded = self._recorded.get(epochs)
+        if recorded is None or search.id in recorded:
+            return
+        stops = bool(recorded) and value < _percentile(sorted(recorded.values()), 1 - 1 / self._eta)
+        recorded[search.id] = value
+        self._reach[search.id] = 0 if stops else self._rungs[bisect_right(self._rungs, epochs)]
+
+    def reach(self, name: str | None) -> int:
+        """To the next rung."""
+        return self._rungs[0] if name is None else self._reach.get(name, self._rungs[0])
+
+
+class MedianStopping(Peer):
+    """Stops a trial whose best value so far is below the median of the others' running averages.
+
+    Decides as Ray Tune's MedianStoppingRule does once there are enough others; before, it lets every trial go on.
+
+    References:
+        Golovin et al., Google Vizier: A Service for Black-Box Optimization, KDD 2017, section 3.2.2.
+    """
+
+    def __init__(self, max_t: int, grace_period: int = 5, least_others: int = 3) -> None:
+        super().__init__(max_t)
+        self._grace_period = grace_period
+        self._least_others = least_others
+        self._values: dict[str, list[float]] = {}
+        self._sums: dict[str, list[float]] = {}
+        self._stopped: set[str] = set()
+
+    def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
+        """Decide after every epoch."""
+        values = self._values.setdefault(search.id, [])
+        if len(values) >= epochs:
+            return  # Done once more after a crash.
+        values.append(value)
+        self._sums[search.id] = list(accumulate(values[self._grace_period - 1 :]))
+        if epochs < self._grace_period:
+            return
+        averaged = epochs - self._grace_period + 1
+        others = [sums for name, sums in self._sums.items() if name != search.id and len(sums) >= averaged]
+        averages = [sums[averaged - 1] / averaged for sums in others]
+        if len(averages) >= self._least_others and max(values) < median(averages):
+            self._stopped.add(search.id)
+
+    def reach(self, name: str | None) -> int:
+        """One more epoch, by which it is judged."""
+        if name is None:
+            return 1
+        return 0 if name in self._stopped else min(self._max_t, len(self._values.get(name, ())) + 1)
+
+
+@dataclass
+class Bracket:
+    """One bracket of HyperBand: so many trials run so many epochs, then the best ``1 / eta`` of them go on.
+
+    Attributes:
+        room: How many trials take part now.
+        epochs: Up to which they run now.
+        halvings: How often they are still halved.
+        values: What each trial has come to there; None: it is not there yet.
+    """
+
+    room: int
+    epochs: int
+    halvings: int
+    values: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes no more trials."""
+        return len(self.values) >= self.room
+
+    def halve(self, eta: int, max_t: int) -> None:
+        """If all are there, the best go on."""
+        if not self.full or None in self.values.values():
+            return
+        best_first = sorted(self.values, key=lambda name: -(self.values[name] or 0.0))
+        self.room = math.ceil(self.room / eta) if self.halvings else 0
+        self.epochs, self.halvings = min(self.epochs * eta, max_t), self.halvings - 1
+        self.values = dict.fromkeys(best_first[: self.room])
+
+
+class HyperBand(Peer):
+    """Synchronous brackets, from the one that halves nothing to the one that halves most, over and over again.
+
+    Sizes and order are those of Ray Tune's HyperBandScheduler.
+
+    References:
+        Li et al., Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization, JMLR 2018.
+    """
+
+    def __init__(self, max_t: int, eta: int = 3) -> None:
+        super().__init__(max_t)
+        self._eta = eta
+        most = round(math.log(max_t) / math.log(eta)) + 1
+        sizes = ((math.ceil(most / (s + 1) * eta**s), int(max_t * eta**-s), s) for s in range(most))
+        self._sizes = cycle([size for size in sizes if size[1] >= 1])
+        self._open = Bracket(*next(self._sizes))
+        self._bracket_of: dict[str, Bracket] = {}
+
+    def moved(self, search: SearchRecord) -> None:
+        """A new trial joins a bracket; one that failed leaves its own."""
+        name = search.id
+        if name not in self._bracket_of:
+            self._bracket_of[name] = self._free_bracket()
+            self._bracket_of[name].values[name] = None
+        elif search.state == "failed" and name in self._bracket_of[name].values:
+            bracket = self._bracket_of[name]
+            del bracket.values[name]
+            bracket.room -= 1
+            self._halve(bracket)
+        super().moved(search)
+
+    def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
+        """The last of a bracket to come to its end decides who goes on."""
+        bracket = self._bracket_of[search.id]
+        if epochs >= bracket.epochs and search.id in bracket.values:
+            bracket.values[search.id] = value
+            self._halve(bracket)
+
+    def _halve(self, bracket: Bracket) -> None:
+        bracket.halve(self._eta, self._max_t)
+        self.released(bracket.values)
+
+    def reach(self, name: str | None) -> int:
+        """To the bracket's present end."""
+        bracket = self._free_bracket() if name is None else self._bracket_of[name]
+        return bracket.epochs if name is None or name in bracket.values else 0
+
+    def _free_bracket(self) -> Bracket:
+        if self._open.full:
+            self._open = Bracket(*next(self._sizes))
+        return self._open
+
+
+def _percentile(rising: list[float], share: float) -> float:
+    """By linear interpolation, as numpy's."""
+    at = share * (len(rising) - 1)
+    below = math.floor(at)
+    above = min(below + 1, len(rising) - 1)
+    return rising[below] + (at - below) * (rising[above] - rising[below])

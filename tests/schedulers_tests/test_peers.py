@@ -1,0 +1,111 @@
+"""Other schedulers' rules decide as those schedulers do."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
+
+from schedulers.curve_table import TableWorkload
+from schedulers.peers import AshaStopping, FirstComeFirstServed, HyperBand, MedianStopping, Peer
+from schedulers.sweep_state import SearchRecord
+from tests.schedulers_tests.tables import made_table, swept
+
+MAX_T = 20
+
+
+def trial_of(name: str) -> Any:
+    return Mock(spec=Trial, trial_id=name)
+
+
+def decisions(peer: Peer, rays: Any, curves: list[list[float]], order: random.Random) -> list[tuple[str, int, bool]]:
+    """Give both the same results, one epoch of any trial that goes on at a time; where they differ, fail."""
+    rays.set_search_properties("value", "max")
+    trials = [trial_of(f"t{index}") for index in range(len(curves))]
+    searches = [SearchRecord(f"t{index}", index, {}, "running") for index in range(len(curves))]
+    controller = Mock(get_live_trials=lambda: [])
+    for trial, search in zip(trials, searches, strict=True):
+        rays.on_trial_add(controller, trial)
+        peer.moved(search)
+    going, taken = list(range(len(curves))), []
+    while going:
+        index = order.choice(going)
+        search = searches[index]
+        search.epochs += 1
+        value = curves[index][search.epochs - 1]
+        verdict = rays.on_trial_result(controller, trials[index], {"training_iteration": search.epochs, "value": value})
+        peer.observe(search, search.epochs, value)
+        goes_on = search.epochs < MAX_T and peer.reach(search.id) > search.epochs
+        expected = search.epochs < MAX_T and verdict == TrialScheduler.CONTINUE
+        taken.append((search.id, search.epochs, goes_on))
+        assert goes_on == expected, f"{taken[-1]} of {taken}"
+        if not goes_on:
+            going.remove(index)
+    return taken
+
+
+CURVES = st.lists(st.lists(st.integers(0, 9).map(float), min_size=MAX_T, max_size=MAX_T), min_size=1, max_size=12)
+
+
+@given(CURVES, st.sampled_from([1, 2]), st.sampled_from([2, 3, 4]), st.randoms(use_true_random=False))
+def test_asha_stops_whom_rays_stops(curves: list[list[float]], grace: int, eta: int, order: random.Random) -> None:
+    rays = ASHAScheduler("training_iteration", max_t=MAX_T, grace_period=grace, reduction_factor=eta)
+    decisions(AshaStopping(MAX_T, grace, eta), rays, curves, order)
+
+
+@given(CURVES, st.sampled_from([1, 3]), st.randoms(use_true_random=False))
+def test_the_median_rule_stops_whom_rays_stops(curves: list[list[float]], grace: int, order: random.Random) -> None:
+    rays = MedianStoppingRule("training_iteration", grace_period=grace, min_samples_required=2)
+    decisions(MedianStopping(MAX_T, grace, 2), rays, curves, order)
+
+
+def test_hyperband_runs_brackets_of_rays_sizes() -> None:
+    table = made_table(epochs=27)
+    state = swept(table, HyperBand(27), full_trainings=30, slots=3)
+    searches = list(state.searches.values())
+    # Li et al. 2018, section 3.2, for R = 27 and eta = 3, in Ray's order.
+    assert [search.epochs for search in searches[:4]] == [27] * 4
+    second = sorted((search.epochs for search in searches[4:10]), reverse=True)
+    assert second == [27, 27, 9, 9, 9, 9]
+    third = sorted((search.epochs for search in searches[10:22]), reverse=True)
+    assert third == [27, 27, 9, 9] + [3] * 8
+    for bracket in (searches[4:10], searches[10:22]):
+        at_first_rung = sorted(bracket, key=lambda search: dict(search.curve)[min(s.epochs for s in bracket)])
+        assert {search.epochs for search in at_first_rung[: len(bracket) * 2 // 3]} == {min(s.epochs for s in bracket)}
+
+
+@pytest.mark.parametrize("peer", [AshaStopping, HyperBand, MedianStopping, FirstComeFirstServed])
+@pytest.mark.parametrize("slots", [1, 5])
+def test_all_use_the_whole_budget(peer: type[Peer], slots: int) -> None:
+    table = made_table()
+    state = swept(table, peer(table.max_t), full_trainings=15, slots=slots)
+    assert state.ledger.spent <= state.ledger.budget
+    assert state.ledger.spent >= 0.98 * state.ledger.budget
+
+
+def test_without_early_stopping_every_trial_comes_to_its_end() -> None:
+    table = made_table()
+    state = swept(table, FirstComeFirstServed(table.max_t), full_trainings=15, slots=1)
+    *ended, last = [search.epochs for search in state.searches.values()]
+    assert set(ended) == {table.max_t}
+    assert last <= table.max_t
+
+
+def test_one_seed_is_one_order_of_trials_and_costs() -> None:
+    table = made_table()
+    one, same, other = (TableWorkload(table, seed) for seed in (0, 0, 1))
+
+    def order(workload: TableWorkload) -> list[tuple[Any, float]]:
+        drawn = [workload.draw(number, "search") for number in range(len(table.curves))]
+        return [(config["row"], learner.epoch_seconds()) for config, learner in filter(None, drawn)]
+
+    assert order(one) == order(same) != order(other)
+    assert sorted(row for row, _ in order(one)) == list(range(len(table.curves)))
+    assert one.draw(len(table.curves), "search") is None
+    assert one.draw(0, "select") is None
