@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from nasib_ray import cli_networks, cli_report
+from nasib_ray import cli_networks, cli_report, cli_simulate
 from nasib_ray.cli_options import (
     INTERRUPTED,
     UNITS,
@@ -240,6 +240,9 @@ def ledger(
 
 
 app.command(epilog=example("nasib-ray report ~/nasib_ray_results/first -o report.html"))(cli_report.report)
+app.command(
+    epilog=example("nasib-ray simulate task.parquet --full-trainings 30 --slots 4 --allocator asha --seeds 20"),
+)(cli_simulate.simulate)
 
 
 def _ahead(sweep: Sweep) -> datetime | None:

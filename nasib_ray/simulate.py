@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, geometric_rungs
@@ -36,22 +39,16 @@ ALLOCATORS: Mapping[str, Callable[[int], Allocator]] = {
 
 
 @dataclass(frozen=True)
-class SimulatedRun:
-    """What came of one simulated sweep.
+class Setting:
+    """One simulated sweep that is to be run.
 
     Attributes:
         table: The table's name.
-        allocator: The allocator's.
-        budget: In full trainings.
-        slots: How many trials could run at once.
-        seed: Of the order of trials, their costs, the slots' speeds and whatever else was drawn.
-        final_regret: At the end of the budget, in [0, 1].
-        anytime_regret: Its mean over equally spaced points of the budget.
-        budget_used: The share of the budget that was spent; never above 1.
-        regrets: At these points.
-        trials: How many were begun.
-        decisions: How many decisions were taken, and ``decision_seconds`` how long one took in the median.
-        seconds: What the simulation took.
+        allocator: One of :data:`ALLOCATORS`.
+        budget: In full trainings, each of which costs what a configuration does in the mean.
+        slots: How many trials can run at once.
+        seed: The same one gives every allocator the same trials, costs and slots.
+        preemptions_per_hour: How often a process is taken away.
     """
 
     table: str
@@ -59,36 +56,57 @@ class SimulatedRun:
     budget: float
     slots: int
     seed: int
-    final_regret: float
-    anytime_regret: float
-    budget_used: float
-    regrets: list[float]
-    trials: int
-    decisions: int
-    decision_seconds: float
-    seconds: float
+    preemptions_per_hour: float = 0.0
 
 
-def simulate(
-    table: CurveTable, allocator: str, full_trainings: float, slots: int, seed: int, preemptions_per_hour: float = 0.0
-) -> SimulatedRun:
-    """Simulate one sweep.
+@dataclass(frozen=True)
+class SimulatedRun(Setting):
+    """What came of one simulated sweep.
+
+    Attributes:
+        budget_device_seconds: The budget.
+        budget_used: The share of it that was spent; never above 1.
+        regrets: At equally spaced points of the budget, the last of them its end; in [0, 1].
+        trials: How many were begun.
+        preemptions: How many processes were taken away.
+        decisions: How many decisions were taken, ``decision_seconds`` what one took in the median.
+        seconds: What the simulation took.
+    """
+
+    budget_device_seconds: float = 0.0
+    budget_used: float = 0.0
+    regrets: Sequence[float] = (1.0,)
+    trials: int = 0
+    preemptions: int = 0
+    decisions: int = 0
+    decision_seconds: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def final_regret(self) -> float:
+        """At the end of the budget."""
+        return self.regrets[-1]
+
+    @property
+    def anytime_regret(self) -> float:
+        """The mean over the budget."""
+        return statistics.fmean(self.regrets)
+
+    def to_plain(self) -> dict[str, Any]:
+        """As it is written."""
+        return {**asdict(self), "final_regret": self.final_regret, "anytime_regret": self.anytime_regret}
+
+
+def simulate(table: CurveTable, setting: Setting) -> SimulatedRun:
+    """Simulate one sweep over a table.
 
     Starting and resuming a trial takes half a mean epoch, slots have speeds that are lognormal with a spread of 0.2,
-    and so have configurations' epochs with one of 0.5 where the table does not tell their times.
-
-    Args:
-        table: Where the trials come from.
-        allocator: One of :data:`ALLOCATORS`.
-        full_trainings: The budget, as many times what a configuration costs in the mean.
-        slots: How many trials can run at once.
-        seed: The same one gives every allocator the same trials, costs and slots.
-        preemptions_per_hour: How often a process is taken away.
+    and so are configurations' epochs with one of 0.5 where the table does not tell their times.
     """
-    workload = TableWorkload(table, seed)
+    workload = TableWorkload(table, setting.seed)
     epoch = workload.epoch_seconds
     world = World(
-        slots=slots,
+        slots=setting.slots,
         speed_spread=0.2,
         boot_seconds=epoch / 2,
         boot_spread=0.0,
@@ -96,27 +114,46 @@ def simulate(
         save_seconds=0.0,
         stop_seconds=0.0,
         reuse=False,
-        preemptions_per_hour=preemptions_per_hour,
-        seed=seed,
+        preemptions_per_hour=setting.preemptions_per_hour,
+        seed=setting.seed,
     )
     rules = Rules(devices=1.0, metric=METRIC, mode=table.mode, full_epochs=table.max_t, boot_seconds=epoch / 2)
-    budget = full_trainings * table.max_t * epoch
+    budget = Budget(setting.budget * table.max_t * epoch, "gpu")
     began = time.perf_counter()
-    simulator = Simulator(world, workload, ALLOCATORS[allocator](table.max_t), Budget(budget, "gpu"), rules)
+    simulator = Simulator(world, workload, ALLOCATORS[setting.allocator](table.max_t), budget, rules)
     state = simulator.run()
-    regrets = table.regrets(simulator.best, budget)
     return SimulatedRun(
-        table=table.name,
-        allocator=allocator,
-        budget=full_trainings,
-        slots=slots,
-        seed=seed,
-        final_regret=regrets[-1],
-        anytime_regret=statistics.fmean(regrets),
-        budget_used=state.ledger.spent / budget,
-        regrets=regrets,
+        **{key.name: getattr(setting, key.name) for key in fields(setting)},
+        budget_device_seconds=budget.device_seconds,
+        budget_used=state.ledger.spent / budget.device_seconds,
+        regrets=table.regrets(simulator.best, budget.device_seconds),
         trials=len(state.searches),
+        preemptions=simulator.preemptions,
         decisions=len(simulator.decision_seconds),
         decision_seconds=statistics.median(simulator.decision_seconds),
         seconds=time.perf_counter() - began,
     )
+
+
+def simulate_all(tables: Sequence[CurveTable], settings: Sequence[Setting], jobs: int) -> Iterator[SimulatedRun]:
+    """Simulate many sweeps, in this process or in several; as they are done, in the order of the settings."""
+    of = {table.name: table for table in tables}
+    if jobs == 1:
+        for setting in settings:
+            yield simulate(of[setting.table], setting)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _hold_tables, (of,)) as pool:
+        yield from pool.map(_simulate_held, settings, chunksize=4)
+
+
+_tables: Mapping[str, CurveTable] = {}
+"""Of a process of a pool."""
+
+
+def _hold_tables(tables: Mapping[str, CurveTable]) -> None:
+    global _tables
+    _tables = tables
+
+
+def _simulate_held(setting: Setting) -> SimulatedRun:
+    return simulate(_tables[setting.table], setting)

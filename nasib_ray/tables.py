@@ -56,6 +56,7 @@ class Signs:
         bar: What a bar is made of: the spent part, the granted part, the rest.
         overflow: What becomes of text that is too long.
         head: What separates a table from its head.
+        steps: Heights, the lowest first.
     """
 
     lambda_: str = "λ"
@@ -63,11 +64,12 @@ class Signs:
     bar: str = "█▒─"
     overflow: OverflowMethod = "ellipsis"
     head: box.Box = box.SIMPLE_HEAD
+    steps: str = "▁▂▃▄▅▆▇█"
 
     @classmethod
     def of(cls, console: Console) -> Signs:
         """The signs that a console can show."""
-        return cls("lambda", "+/-", "#=-", "crop", _ASCII_HEAD) if console.options.ascii_only else cls()
+        return cls("lambda", "+/-", "#=-", "crop", _ASCII_HEAD, "_.:-=+*#") if console.options.ascii_only else cls()
 
     def named(self, setting: str) -> str:
         """What a setting is called."""

@@ -296,7 +296,8 @@ class Simulator:
     def _decide(self, idle: Process | None) -> tuple[Slice, SweepView] | None:
         began = time.perf_counter()
         offer = self.core.next_slice(self.world.slots, self._busy.keys(), [idle.grant] if idle else [])
-        self.decision_seconds.append(time.perf_counter() - began)
+        if len(self._busy) < self.world.slots:
+            self.decision_seconds.append(time.perf_counter() - began)
         return offer
 
     def _draw(self, piece: Slice) -> str | None:

@@ -1,0 +1,122 @@
+"""What simulated sweeps came to, as tables and as curves."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from nasib_ray.simulate import SimulatedRun
+from nasib_ray.tables import Signs, bare_table
+
+_RESAMPLED = 2000
+_WIDTH = 16
+
+Cell = tuple[float, int]
+"""A budget in full trainings, and slots."""
+
+
+def bootstrap(
+    of: Mapping[str, Sequence[float]], measure: Callable[[Sequence[float]], float] = statistics.fmean
+) -> tuple[float, float]:
+    """The 95% interval of a mean over tables: tables are drawn with replacement, then the seeds of each.
+
+    Args:
+        of: The values of each table, one for each seed.
+        measure: Of all values that were drawn.
+    """
+    drawn, tables = random.Random(0), list(of.values())
+
+    def resampled() -> float:
+        return measure([drawn.choice(values) for values in drawn.choices(tables, k=len(tables)) for _ in values])
+
+    values = sorted(resampled() for _ in range(_RESAMPLED))
+    return values[int(0.025 * _RESAMPLED)], values[int(0.975 * _RESAMPLED)]
+
+
+def simulation_report(console: Console, runs: Sequence[SimulatedRun]) -> None:
+    """Print a table for each budget and number of slots, every allocator compared with the first one."""
+    signs = Signs.of(console)
+    for (budget, slots), cell in _cells(runs).items():
+        first, *_ = allocators = list(dict.fromkeys(run.allocator for run in cell))
+        tables, seeds = (len({getattr(run, key) for run in cell}) for key in ("table", "seed"))
+        counted = f"{tables} table{'s' * (tables > 1)}, {seeds} seed{'s' * (seeds > 1)}"
+        bought = f"{budget:g} full trainings, {slots} slot{'s' * (slots > 1)}"
+        console.print(f"\nregret; {bought}; {counted}; 95% of the differences to {first}", highlight=False)
+        shown = bare_table(signs)
+        shown.add_column("allocator", no_wrap=True)
+        for heading in ("final", "difference", "over time", "difference", "used", "trials", "decisions/s"):
+            shown.add_column(heading, justify="right", no_wrap=True)
+        shown.add_column("over the budget", no_wrap=True)
+        for allocator in allocators:
+            of = [run for run in cell if run.allocator == allocator]
+            base = {(run.table, run.seed): run for run in cell if run.allocator == first}
+            columns = [allocator]
+            for measure in (_final, _anytime):
+                columns.append(f"{statistics.fmean(map(measure, of)):.3f}")
+                apart = {run.table: list[float]() for run in of}
+                for run in of:
+                    apart[run.table].append(measure(run) - measure(base[run.table, run.seed]))
+                low, high = bootstrap(apart)
+                columns.append("" if allocator == first else f"{low:+.3f} to {high:+.3f}")
+            columns.append(f"{statistics.fmean(run.budget_used for run in of):.1%}")
+            columns.append(f"{statistics.fmean(run.trials for run in of):.0f}")
+            columns.append(f"{1 / max(1e-9, statistics.median(run.decision_seconds for run in of)):,.0f}")
+            columns.append(_bars(mean_curve(of), signs.steps))
+            shown.add_row(*(Text(column) for column in columns))
+        console.print(shown)
+
+
+def mean_curve(runs: Sequence[SimulatedRun]) -> list[float]:
+    """Regret at each point of the budget, the mean over runs."""
+    return [statistics.fmean(values) for values in zip(*(run.regrets for run in runs), strict=True)]
+
+
+def write_curves(runs: Sequence[SimulatedRun], file: Path) -> None:
+    """Write the curves of regret over the budget as one HTML page that needs nothing else."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    cells = _cells(runs)
+    titles = [f"{budget:g} full trainings, {slots} slots" for budget, slots in cells]
+    page = make_subplots(rows=len(cells), cols=1, subplot_titles=titles, vertical_spacing=0.3 / len(cells))
+    allocators = list(dict.fromkeys(run.allocator for run in runs))
+    for row, cell in enumerate(cells.values(), 1):
+        for place, allocator in enumerate(allocators):
+            curve = mean_curve([run for run in cell if run.allocator == allocator])
+            spent = [(point + 1) / len(curve) for point in range(len(curve))]
+            look = {"color": _COLOURS[place % len(_COLOURS)]}
+            line = go.Scatter(x=spent, y=curve, name=allocator, legendgroup=allocator, showlegend=row == 1, line=look)
+            page.add_trace(line, row=row, col=1)
+    page.update_xaxes(title="share of the budget", tickformat=".0%")
+    page.update_yaxes(title="regret", rangemode="tozero")
+    page.update_layout(height=380 * len(cells), template="plotly_white", hovermode="x unified")
+    file.write_text(page.to_html(include_plotlyjs=True), encoding="utf-8")
+
+
+_COLOURS = ("#d9480f", "#2a6f97", "#52b788", "#8338ec", "#f4a261", "#90a4ae", "#263238", "#c1121f")
+
+
+def _cells(runs: Sequence[SimulatedRun]) -> dict[Cell, list[SimulatedRun]]:
+    cells: dict[Cell, list[SimulatedRun]] = {}
+    for run in runs:
+        cells.setdefault((run.budget, run.slots), []).append(run)
+    return cells
+
+
+def _final(run: SimulatedRun) -> float:
+    return run.final_regret
+
+
+def _anytime(run: SimulatedRun) -> float:
+    return run.anytime_regret
+
+
+def _bars(curve: Sequence[float], steps: str) -> str:
+    """A curve in [0, 1] as a row of signs."""
+    parts = [curve[int(place * len(curve) / _WIDTH)] for place in range(_WIDTH)]
+    return "".join(steps[min(len(steps) - 1, int(value * len(steps)))] for value in parts)
