@@ -63,6 +63,7 @@ def plan(
     budget: BudgetOption = None,
     data: DataOption = None,
     max_storage: MaxStorageOption = None,
+    deadline: DeadlineOption = None,
     settings: SetOption = None,
 ) -> None:
     """Measure one epoch on this machine and say what a budget would buy; nothing is spent.
@@ -72,7 +73,7 @@ def plan(
     """
     from nasib_ray.plan import make_plan, plan_report
 
-    chosen = _load(config, settings, budget=budget, data=data, max_storage=max_storage)
+    chosen = _load(config, settings, budget=budget, data=data, max_storage=max_storage, deadline=deadline)
     with working("measuring one epoch") as progress:
         made = make_plan(chosen, progress)
     plan_report(Console(), made)

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class Plan:
         disk_bytes: What the checkpoints of all searches take without a bound, the next ones included.
         max_storage: What they may take, in bytes; None: no bound.
         price: Money for the whole budget, if a price is set.
+        deadline: When everything must be saved; None: there is no deadline, or the budget is used up before it.
     """
 
     budget: Budget
@@ -88,6 +90,7 @@ class Plan:
     disk_bytes: int
     max_storage: int | None
     price: float | None
+    deadline: datetime | None
 
 
 def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | None = None) -> Plan:
@@ -120,10 +123,11 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     if bound is not None and bound < room:
         raise ValueError(told_too_small(bound, measured.checkpoint_bytes, slots))
     kept = 0.0
+    usable = min(budget.device_seconds, _seconds_to(config.deadline) * slots * devices)
     if config.finalists:
         share, finalists = config.selection_share, config.finalists
-        kept = kept_back(budget.device_seconds, share, finalists, measured.epoch_seconds, devices)
-    for_searches = budget.device_seconds - kept
+        kept = kept_back(usable, share, finalists, measured.epoch_seconds, devices)
+    for_searches = usable - kept
     of_a_search = allocator_of(config).comparisons * SLICE_MARGIN * beside
     horizon = planned_horizon(for_searches, boots, config.searches, slots, epoch, of_a_search)
     epochs = (for_searches - boots) / epoch
@@ -141,11 +145,16 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
         begun=begun,
         rungs=rungs,
         selection=(kept, config.finalists),
-        wall_seconds=budget.device_seconds / (slots * devices),
+        wall_seconds=usable / (slots * devices),
         disk_bytes=measured.checkpoint_bytes * (KEPT_CHECKPOINTS * begun + slots),
         max_storage=config.max_storage,
         price=None if config.price_per_hour is None else config.price_per_hour * budget.device_seconds / 3600,
+        deadline=None if usable == budget.device_seconds else config.deadline,
     )
+
+
+def _seconds_to(deadline: datetime | None) -> float:
+    return math.inf if deadline is None else max(0.0, deadline.timestamp() - time.time())
 
 
 def _epochs_of_one(horizon: int, rungs: list[int], eta: int) -> float:
@@ -226,7 +235,7 @@ def plan_report(console: Console, plan: Plan) -> None:
         "full search": f"{plan.horizon} epochs; the budget buys {plan.full_searches} of them",
         "rungs": f"{rungs}; about {plan.begun} searches will be begun",
         **({"selection": _selection_text(plan)} if plan.selection[0] else {}),
-        "wall-clock": _duration(plan.wall_seconds),
+        "wall-clock": _duration(plan.wall_seconds) + _deadline_text(plan),
         "memory": f"{format_size(measured.memory_bytes)} a trial, {format_size(measured.step_memory_bytes)} of it for "
         f"a batch{_estimate_text(measured.estimate)}",
         "disk": f"up to {format_size(plan.disk_bytes)} of checkpoints, {format_size(measured.checkpoint_bytes)} each",
@@ -237,6 +246,13 @@ def plan_report(console: Console, plan: Plan) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _deadline_text(plan: Plan) -> str:
+    if plan.deadline is None:
+        return ""
+    left = format_device_seconds(plan.wall_seconds * plan.slots * plan.devices, plan.budget.device)
+    return f", until the deadline: time for {left} of the budget"
 
 
 def _estimate_text(estimate: MemoryEstimate | None) -> str:

@@ -14,7 +14,7 @@ from nasib_ray.simulate import SimulatedRun
 from nasib_ray.tables import Signs, bare_table
 
 _RESAMPLED = 2000
-_WIDTH = 16
+_WIDTH = 12
 
 Cell = tuple[float, int]
 """A budget in full trainings, and slots."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class SweepView:
     """A sweep at the moment when a slot is free.
 
     Attributes:
-        budget: Device-seconds in all.
+        budget: Device-seconds that can be spent in all: the whole budget, or what its deadline leaves of it.
         spent: Device-seconds held so far.
         free: Device-seconds that a grant for this slot may have.
         slots: How many trials can run now.
@@ -58,6 +59,7 @@ class SweepView:
         more_searches: Whether a new search can be had.
         pausable: Whether searches can wait; else whoever does not go on at once never will.
         horizon_told: Whether searches are told their horizon, and so can be given another one.
+        deadline_seconds: Wall seconds that trials may still step, by the sweep's deadline; infinite without one.
         longest_horizon: The longest horizon that any of them was told, at work or not; None: none was told any.
         final: The same of the trials of the present selection, in place of the searches. None: there will be none.
     """
@@ -77,6 +79,7 @@ class SweepView:
     more_searches: bool
     pausable: bool
     horizon_told: bool
+    deadline_seconds: float = math.inf
     longest_horizon: int | None = None
     final: SweepView | None = None
 
@@ -88,7 +91,7 @@ class SweepView:
 
     def affordable(self, search: SearchRecord | None) -> int:
         """Whole epochs that a grant of all the free device-seconds buys; 0 if none, 1 if nobody knows their length."""
-        return self.epochs_within(search, self.free / self.devices, SLICE_MARGIN)
+        return self.epochs_within(search, min(self.free / self.devices, self.deadline_seconds), SLICE_MARGIN)
 
     def epochs_within(self, search: SearchRecord | None, wall_seconds: float, margin: float = 1.0) -> int:
         """Whole epochs that fit so many wall seconds of one slot, one grant's overhead included."""

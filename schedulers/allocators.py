@@ -216,7 +216,7 @@ class AsyncHalving(Allocator):
         alone = replan and not sweep.more_searches and sweep.unfinished <= sweep.slots
         wall_seconds, any_waits = sweep.wall_seconds_left, False
         if alone:
-            wall_seconds *= sweep.slots / max(1, sweep.unfinished)
+            wall_seconds = min(wall_seconds * sweep.slots / max(1, sweep.unfinished), sweep.deadline_seconds)
         for search in islice(self._unfinished(self._ranked, sweep, growing=alone), _CANDIDATES):
             any_waits, whole = True, search.horizon or full
             # At least one epoch: what is left may be too little for every slot, and still enough for this one.
@@ -277,7 +277,7 @@ class EqualShare(Allocator):
             return Slice(name, 1, None, "measure")
         gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
         share = (sweep.budget - gone) / max(1, self._searches - len(sweep.ended)) - held
-        within = sweep.epochs_within(search, share / sweep.devices, _REPLAN_MARGIN)
+        within = sweep.epochs_within(search, min(share / sweep.devices, sweep.deadline_seconds), _REPLAN_MARGIN)
         longest = math.ceil(SLICE_SHARE * (done + within))
         if (within - longest) * epoch < sweep.overhead_seconds + epoch:
             # The rest would not pay for a grant of its own, and the search would not come to its last epoch.

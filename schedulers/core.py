@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from schedulers.allocation import Allocator, Slice, SweepView, planned_horizon
 from schedulers.budget import Budget, format_device_seconds
 from schedulers.charging import FLUSH_SECONDS, Charging
 from schedulers.clock import Clock
-from schedulers.ending import barren, ending
+from schedulers.ending import OUT_OF_TIME, barren, ending
 from schedulers.grant_sizes import GrantSizes
 from schedulers.losses import Losses
 from schedulers.meter import Holding
@@ -19,11 +19,13 @@ from schedulers.plain_data import plain
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
 from schedulers.sweep_state import Kind, SearchRecord, SearchStatus, SweepState
+from schedulers.verdicts import Verdict, complete, verdict
 from schedulers.views import view_of
 
 logger = logging.getLogger(__name__)
 
-Verdict = Literal["continue", "pause", "stop"]
+_STOPPING_SECONDS = 5.0
+"""So much before its deadline, besides what saving takes, nothing of a sweep steps any more."""
 
 _MOVES = ("search", "grant", "state", "failure", "checkpoint-lost", "weights-dropped")
 """Records by which a search comes to stand elsewhere."""
@@ -169,9 +171,11 @@ class SweepCore:
 
     def view(self, slots: int, busy: Collection[str], reusable: Sequence[str]) -> SweepView:
         """What the allocator sees now; see :meth:`next_slice` for the arguments."""
-        for grant in reusable[:1]:
-            # What is left of it is free.
-            self._post_grant(grant)
+        return self._view(slots, busy, reusable, self.deadline_seconds)
+
+    def _view(self, slots: int, busy: Collection[str], reusable: Sequence[str], deadline_seconds: float) -> SweepView:
+        if reusable:
+            self._post_grant(reusable[0])  # What is left of it is free.
         return view_of(
             self.state,
             self.rules,
@@ -180,6 +184,7 @@ class SweepCore:
             busy=busy,
             reusable=reusable,
             unposted=self._charging.unposted,
+            deadline_seconds=deadline_seconds,
             more_searches=self._more_to_try,
             more_finalists=self._more_finalists,
         )
@@ -255,9 +260,8 @@ class SweepCore:
             metrics: The flat result.
             stopping: Whether the whole sweep is being stopped.
         """
-        search = self.state.searches[name]
         self.post(name)
-        metrics = plain(metrics)
+        search, metrics = self.state.searches[name], plain(metrics)
         cut = self.rules.slice_told and bool(metrics.get("cut"))
         step = metrics.get("time_this_iter_s")
         seconds = metrics.get("epoch_seconds", step) if self.rules.slice_told else step
@@ -279,25 +283,11 @@ class SweepCore:
             self._allocator.observe(search, search.epochs, self._score(value))
         # A process that was told to stop, by whomever, has said its last.
         leaving = stopping or cut or (self.rules.slice_told and bool(metrics.get("interrupted")))
-        return self._verdict(search, cut, leaving)
-
-    def _verdict(self, search: SearchRecord, cut: bool, leaving: bool) -> Verdict:
-        leave: Verdict = "pause" if self.rules.pausable else "stop"
-        if self.complete(search) and not cut:
-            return "stop"
-        if leaving or search.epochs >= search.target:
-            return leave
-        grant = self.state.ledger.grants.get(search.grant or "")
-        closing = self.closing_seconds * self.rules.devices
-        next_step = 1.5 * search.slowest_seconds * self.rules.devices
-        if not self.rules.slice_told and grant is not None and grant.left < next_step + closing:
-            return leave
-        return "continue"
+        return verdict(search, self.state, self.rules, self.closing_seconds, cut, leaving)
 
     def complete(self, search: SearchRecord) -> bool:
         """Whether a search has done all the epochs of its horizon."""
-        end = search.horizon if self.rules.horizon_told else self.state.full_horizon
-        return end is not None and search.epochs >= end
+        return complete(search, self.state, self.rules)
 
     def keep_slot(self, name: str, slots: int, busy: Collection[str]) -> float | None:
         """Book the next grant of a trial at the end of its slice if it is to go on in its process at once.
@@ -369,6 +359,13 @@ class SweepCore:
         """Wall seconds from the end of a trial's last step until its devices are free."""
         return self._sizes.overhead(0.0, reuse=True)
 
+    @property
+    def deadline_seconds(self) -> float:
+        """Wall seconds that trials may still step, by the sweep's deadline; infinite without one."""
+        if self.state.deadline is None:
+            return math.inf
+        return max(0.0, self.state.deadline - self._clock.time() - self.closing_seconds - _STOPPING_SECONDS)
+
     def forsake(self, why: str) -> None:
         """Enter that this run ends while trials are at work that it cannot see any more.
 
@@ -388,7 +385,14 @@ class SweepCore:
             self.close(grant)
         self.post()
         overhead = self._sizes.overhead(math.inf, reuse=False) + self._sizes.comparing("search")
-        state, why = ending(self.state, self.rules, overhead, interrupted, self._more_to_try)
+        hurried = self.view(self._slots, (), ()).budget < self.state.ledger.budget
+        if (
+            hurried
+            and not interrupted
+            and self._allocator.next_slice(self._view(self._slots, (), (), math.inf)) is not None
+        ):
+            interrupted = OUT_OF_TIME
+        state, why = ending(self.state, self.rules, overhead, interrupted, self._more_to_try, hurried)
         self.append("end", state=state, why=why)
         self.flush()
 

@@ -12,6 +12,9 @@ from schedulers.sweep_state import SweepState
 FAILURES_IN_A_ROW = 3
 """So many failures of a search without a new checkpoint fail it; so many searches that never report end the sweep."""
 
+OUT_OF_TIME = "its deadline is near"
+"""Why a sweep ends that could go on under a later deadline."""
+
 
 def barren(state: SweepState) -> str:
     """The newest error of several searches that all failed before any reported; empty if it is not so."""
@@ -22,7 +25,7 @@ def barren(state: SweepState) -> str:
 
 
 def ending(
-    state: SweepState, rules: Rules, overhead_seconds: float, interrupted: str, more_searches: bool
+    state: SweepState, rules: Rules, overhead_seconds: float, interrupted: str, more_searches: bool, hurried: bool
 ) -> tuple[str, str]:
     """How a run ended.
 
@@ -32,6 +35,7 @@ def ending(
         overhead_seconds: Wall seconds that a new process takes besides stepping.
         interrupted: Why it was stopped before its end; empty if it was not.
         more_searches: Whether a new search could be had.
+        hurried: Whether its deadline left no time to spend the whole budget.
 
     Returns:
         ``finished``, ``interrupted`` or ``failed``, and why in words.
@@ -50,6 +54,8 @@ def ending(
     left = format_device_seconds(max(0.0, state.ledger.free), state.settings["device"])
     if not more_searches and not any(search.unfinished for search in state.searches.values()):
         return "finished", f"all searches are done; {left} remain"
+    if hurried:
+        return "finished", f"all that its deadline left time for is done; {left} remain"
     return "finished", f"{left} remain, too little for another slice"
 
 

@@ -65,7 +65,10 @@ class WithSelection(Allocator):
         assert final is not None, "a selection is seen where it is announced"
         if final.searches == 0:
             kept = self._kept(sweep)
-            searching = replace(sweep, budget=sweep.budget - kept, free=sweep.free - kept)
+            until = sweep.deadline_seconds - kept / (sweep.slots * sweep.devices)
+            searching = replace(
+                sweep, budget=sweep.budget - kept, free=sweep.free - kept, deadline_seconds=max(0.0, until)
+            )
             if (piece := self._searching.next_slice(searching)) is not None:
                 return piece
             if kept == 0 or sweep.at_work > 0:
@@ -117,6 +120,7 @@ def _common_horizon(final: SweepView) -> int:
     """The epochs that each finalist can do, if all do as many, with what is left."""
     seconds = [trial.epoch_seconds[-1] for trial in final.waiting if trial.epoch_seconds]
     # Room for each: were the last one cut short for want of it, it could not be compared.
-    left = final.free / final.devices - len(seconds) * final.overhead_seconds
+    in_time = final.deadline_seconds * min(final.slots, max(1, len(seconds)))
+    left = min(final.free / final.devices, in_time) - len(seconds) * final.overhead_seconds
     done = max((trial.epochs for trial in final.waiting), default=0)
     return done + max(1, int(left / (SLICE_MARGIN * max(sum(seconds), 1e-9))))

@@ -37,7 +37,7 @@ UNSEEN_SECONDS = 5.0
 _LATE_SECONDS = 1e-3
 """A kill comes so much after the moment at which it is due."""
 
-_BEGINNING = 1.7e9
+BEGINNING = 1.7e9
 """Unix seconds at which every simulation begins."""
 
 
@@ -157,7 +157,7 @@ class Simulator:
         self.workload = workload
         self.budget = budget
         self.rules = rules
-        self.clock = SimulatedClock(_BEGINNING)
+        self.clock = SimulatedClock(BEGINNING)
         self.random = random.Random(world.seed)
         self.trials: dict[str, SimulatedTrial] = {}
         self.best: list[tuple[float, float]] = []

@@ -16,6 +16,7 @@ from schedulers.checkpoint_keeper import CheckpointKeeper
 from schedulers.checkpoint_store import CheckpointStore
 from schedulers.clock import Clock
 from schedulers.core import SweepCore
+from schedulers.ending import OUT_OF_TIME
 from schedulers.interruption import Interruption
 from schedulers.journal import Journal, JournalWriteError
 from schedulers.lease import LeaseLostError
@@ -45,8 +46,6 @@ IDLE_SECONDS = 5.0
 _NOTHING_NEW = "Nothing new is started before it can be written."
 _WARNING_SECONDS = 60.0
 _WAITING_SECONDS = 0.5
-_CLOSING_SECONDS = 5.0
-"""So much before its deadline, besides what a step and saving take, a sweep begins to stop."""
 
 
 class ClusterLostError(RuntimeError):
@@ -287,13 +286,12 @@ class SweepRun:
         """Stop ahead of the deadline, so that everything is saved when it comes; kill what is not."""
         if self._terms.deadline is None:
             return
-        left = self._terms.deadline - self._clock.time()
         steps = [self.core.state.searches[name].slowest_seconds for name in self._active]
         # A trial that cannot be told to stop ends its step first.
         ending = 0.0 if self._terms.slice_key else 1.5 * max(steps, default=0.0)
-        if left <= self.core.closing_seconds + _CLOSING_SECONDS + ending:
-            self._interruption.want("its deadline is near")
-        if left <= self.core.rules.grace_seconds:
+        if self.core.deadline_seconds <= ending:
+            self._interruption.want(OUT_OF_TIME)
+        if self._terms.deadline - self._clock.time() <= self.core.rules.grace_seconds:
             for name in self._watch.kill(raw, self._held):
                 logger.warning("trial %s was killed: it had not saved when the deadline came", name)
 

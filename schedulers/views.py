@@ -21,6 +21,7 @@ def view_of(
     busy: Collection[str],
     reusable: Sequence[str],
     unposted: Callable[[str | None], float],
+    deadline_seconds: float,
     more_searches: bool,
     more_finalists: bool,
 ) -> SweepView:
@@ -35,6 +36,7 @@ def view_of(
         reusable: The grants of idle processes that can be used again, the next one first.
         unposted: Tells the device-seconds held that are not in the accounts yet, of one trial or (None) of all; nothing
             of them is free, as all of it was promised.
+        deadline_seconds: Wall seconds that trials may still step, by the sweep's deadline; infinite without one.
         more_searches: Whether a new search can be had.
         more_finalists: Whether a new trial of the selection can be had.
     """
@@ -46,11 +48,12 @@ def view_of(
         return sum(ledger.spent_by_trial.get(search.id, {}).values()) + unposted(search.id)
 
     spent = ledger.spent + unposted(None)
+    in_time = spent + deadline_seconds * max(1, slots) * rules.devices
 
     def of_kind(kind: Kind) -> SweepView:
         standing = state.standing(kind)
         return SweepView(
-            budget=ledger.budget,
+            budget=min(ledger.budget, in_time),
             spent=spent,
             free=free,
             slots=max(1, slots),
@@ -65,6 +68,7 @@ def view_of(
             more_searches=more_searches,
             pausable=rules.pausable,
             horizon_told=rules.horizon_told,
+            deadline_seconds=deadline_seconds,
             longest_horizon=standing.longest_horizon,
         )
 

@@ -21,7 +21,10 @@ from tests.schedulers_tests.conftest import MemoryBook
 
 @dataclass(frozen=True)
 class World:
-    """What the processes of a sweep take, in wall seconds; ``told`` is for trials that stop by themselves."""
+    """What the processes of a sweep take, in wall seconds; ``told`` is for trials that stop by themselves.
+
+    Its ``deadline`` counts from the beginning.
+    """
 
     slots: int = 2
     devices: float = 1.0
@@ -38,6 +41,7 @@ class World:
     limit: int | None = None
     finalists: int = 0
     comparing: float = 0.0
+    deadline: float | None = None
     seed: int = 0
 
 
@@ -91,6 +95,7 @@ class Simulation(Simulator):
     """
 
     def __init__(self, world: World, budget: float, allocator: Allocator) -> None:
+        self.told = world
         self.records: list[dict[str, Any]] = []
         self.most = self.held = 0.0
         self.events = 0
@@ -122,6 +127,8 @@ class Simulation(Simulator):
         self.book = MemoryBook(self.clock, self.records)
         self.records = self.book.records
         super().drive(allocator, self.book, SweepState.replay(None, self.records))
+        until = None if self.told.deadline is None else simulator.BEGINNING + self.told.deadline
+        self.core.append("limits", max_storage_bytes=None, deadline=until)
 
     def advance(self) -> None:
         self.events += 1

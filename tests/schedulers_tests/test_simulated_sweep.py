@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs
+from schedulers.selection import WithSelection
 from schedulers.sweep_state import SweepState
 from tests.schedulers_tests.faulty_simulation import Faults, FaultySimulation
 from tests.schedulers_tests.simulation import Simulation, World, quality_of
@@ -206,3 +209,39 @@ def test_a_month_of_faults_overspends_nothing_and_forgets_nothing(told: bool, se
     for name, search in state.searches.items():
         assert search.state != "running"
         assert search.epochs == simulation.trials[name].epochs
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("searching", [AsyncHalving(), EqualShare(6)], ids=["async-halving", "equal-share"])
+@pytest.mark.parametrize("finalists", [0, 3])
+def test_a_deadline_binds_as_a_budget_does(searching: Allocator, slots: int, finalists: int) -> None:
+    """All is planned for the time that there is, and has come to its end when that is over."""
+    hour = 3_600.0
+    world = World(slots=slots, epoch=5.0, finalists=finalists)
+    makes = [copy.deepcopy(searching) for _ in range(2)]
+    allocators = [WithSelection(made, 0.2, finalists) if finalists else made for made in makes]
+    by_budget = Simulation(world, hour * slots, allocators[0]).run()
+    hurried = Simulation(replace(world, deadline=hour), 100 * hour * slots, allocators[1])
+    state = hurried.run()
+    assert 0.9 * hour <= hurried.clock.monotonic() <= hour
+    if finalists or isinstance(searching, EqualShare):
+        assert state.end == "finished"
+        assert state.end_why.startswith("all that its deadline left time for is done")
+    else:
+        assert (state.end, state.end_why) == ("interrupted", "its deadline is near"), (
+            "more time would buy more searches"
+        )
+    assert state.full_horizon == pytest.approx(by_budget.full_horizon, rel=0.05)
+    ended = [search for search in state.searches.values() if search.state == "finished"]
+    assert all(search.epochs == search.horizon for search in ended)
+    assert sum(search.kind == "search" for search in ended) >= 2
+    assert sum(search.kind == "select" for search in ended) == finalists
+    assert hurried.kills == 0
+
+
+def test_a_deadline_that_is_far_away_changes_nothing() -> None:
+    with_one, without = (
+        Simulation(World(deadline=deadline), 3_000.0, AsyncHalving()).run() for deadline in (1e6, None)
+    )
+    assert with_one.end == without.end == "finished"
+    assert with_one.searches == without.searches
