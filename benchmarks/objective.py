@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from objective_study import SETUPS, Setup, cells, read_records, run_study
+from objective_study import SETUPS, Setup, Study, cells, read_records, run_study
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -291,7 +291,8 @@ def main() -> None:
         setup = replace(setup, data={**setup.data, "name": options.data})
     file = options.file or RESULTS / f"objective-{options.setup}.jsonl"
     if not options.print:
-        run_study(setup, [cell for study in options.studies for cell in cells(setup, study)], file, options.jobs)
+        wanted = [cell for study in options.studies for cell in cells(setup, study)]
+        run_study(Study, setup, wanted, file, options.jobs)
     console = Console(width=180)
     records = read_records([file])
     devices = sorted({record["device"] for record in records})

@@ -151,32 +151,34 @@ class Study:
         self._setup = setup
         config = {**setup.search, "data": setup.data, "split_seed": SPLIT_SEED, "horizon": setup.horizon}
         config["objective"] = "shared-accuracy"  # All candidates are measured here.
-        self._config = config
+        self.config = config
         self._base = TrialSettings.from_config(config)
-        self._dataset = load_dataset(self._base.data)
-        self._transform = BatchTransform(self._dataset, self._base.data, "cpu")
-        splits = make_splits(self._dataset.train.labels, self._base.data, SPLIT_SEED)
+        self.dataset = load_dataset(self._base.data)
+        self._transform = BatchTransform(self.dataset, self._base.data, "cpu")
+        splits = make_splits(self.dataset.train.labels, self._base.data, SPLIT_SEED)
         order = torch.randperm(len(splits.weights), generator=random_stream(SPLIT_SEED, "order of weights"))
         self._weights = self._training_part(splits.weights[order])
         self._selection = self._training_part(splits.selection)
-        self._all = self._training_part(torch.arange(len(self._dataset.train.labels)))
-        test = self._dataset.test
+        self._all = self._training_part(torch.arange(len(self.dataset.train.labels)))
+        test = self.dataset.test
         self._test = LabelledImages(test.images, test.labels, torch.arange(len(test.labels)), self._transform)
 
     def _training_part(self, part: torch.Tensor) -> LabelledImages:
-        return LabelledImages(self._dataset.train.images, self._dataset.train.labels, part, self._transform)
+        return LabelledImages(self.dataset.train.images, self.dataset.train.labels, part, self._transform)
+
+    def new_record(self, cell: Cell) -> dict[str, Any]:
+        """What every record begins with."""
+        # Where the images lie is nobody else's concern.
+        data = {**self._setup.data, "name": Path(self._setup.data["name"]).name}
+        setup = {**asdict(self._setup), "data": data}
+        return {"cell": asdict(cell), "setup": setup, "device": device_name(torch.device("cpu"))}
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Search, judge by every candidate for the objective, train from scratch."""
-        record: dict[str, Any] = {
-            "cell": asdict(cell),
-            # Where the images lie is nobody else's concern.
-            "setup": {**asdict(self._setup), "data": {**self._setup.data, "name": Path(self._setup.data["name"]).name}},
-            "device": device_name(torch.device("cpu")),
-        }
+        record = self.new_record(cell)
         if cell.study == "random":
             architecture = self._random_network(cell.seed)
-            record["end"] = self._trained_alone(architecture)
+            record["end"] = self.trained_alone(architecture)
         else:
             architecture = self._search(cell, record)
         record["architecture"] = architecture.operations
@@ -186,12 +188,12 @@ class Study:
         return record
 
     def _search(self, cell: Cell, record: dict[str, Any]) -> Architecture:
-        config = {**self._config, **cell.settings, "seed": cell.seed}
-        search = Search(TrialSettings.from_config(config), self._dataset, torch.device("cpu"))
+        config = {**self.config, **cell.settings, "seed": cell.seed}
+        search = Search(TrialSettings.from_config(config), self.dataset, torch.device("cpu"))
         curve: list[float] = []
         seconds = 0.0
         while not search.finished:
-            seconds += _processor_seconds(lambda: self._epoch(search))
+            seconds += self.run_epoch(search)
             assert search.position.last_epoch is not None, "an epoch was run"
             curve.append(search.position.last_epoch.val_accuracy)
             if 2 * search.epochs == self._setup.horizon:
@@ -203,10 +205,15 @@ class Study:
         record["alpha_entropy"] = search.alpha_entropy()
         return search.architecture()
 
-    def _epoch(self, search: Search) -> None:
-        search.run_batch()
-        while search.in_epoch:
+    def run_epoch(self, search: Search) -> float:
+        """Run one epoch of a search; returns the CPU-seconds that it took."""
+
+        def epoch() -> None:
             search.run_batch()
+            while search.in_epoch:
+                search.run_batch()
+
+        return _processor_seconds(epoch)
 
     def _candidates(self, search: Search) -> dict[str, Any]:
         """Every candidate for the objective, for the network that a search prefers now."""
@@ -227,9 +234,10 @@ class Study:
             softer = recipe.model_copy(update={"learning_rate": part * recipe.learning_rate})
             taken = _processor_seconds(Training(network, softer, self._weights, search.settings.seed, 1).run)
             found[name] = self._judged(network, taken)
-        return {**found, **self._trained_alone(architecture)}
+        return {**found, **self.trained_alone(architecture)}
 
-    def _trained_alone(self, architecture: Architecture) -> dict[str, Any]:
+    def trained_alone(self, architecture: Architecture) -> dict[str, Any]:
+        """What a network comes to that is trained alone for a short while: for each of `short_epochs`, twice."""
         found = {}
         for epochs in self._setup.short_epochs:
             for seed in (1000, 1001):
@@ -262,10 +270,10 @@ class Study:
     def _random_network(self, seed: int) -> Architecture:
         search = self._base.search
         names = search.candidate_names
-        channels, height, width = self._dataset.train.images.shape[1:]
+        channels, height, width = self.dataset.train.images.shape[1:]
         macro = MacroShape(
             (channels, height, width),
-            len(self._dataset.class_names),
+            len(self.dataset.class_names),
             search.layers,
             search.reductions,
             search.channels,
@@ -282,10 +290,10 @@ def _processor_seconds(work: Callable[[], Any]) -> float:
 _study: Study | None = None
 
 
-def _begin(setup: Setup) -> None:
+def _begin(kind: type[Study], setup: Setup) -> None:
     global _study
     settle_process(1, 0)
-    _study = Study(setup)
+    _study = kind(setup)
 
 
 def _run(cell: Cell) -> dict[str, Any]:
@@ -293,7 +301,7 @@ def _run(cell: Cell) -> dict[str, Any]:
     return _study.run(cell)
 
 
-def run_study(setup: Setup, wanted: Iterable[Cell], file: Path, jobs: int) -> None:
+def run_study(kind: type[Study], setup: Setup, wanted: Iterable[Cell], file: Path, jobs: int) -> None:
     """Run the cells that the file does not hold yet, each in one thread, and append their records."""
     done = {_key(record["cell"]) for record in read_records([file])}
     missing = [cell for cell in wanted if _key(asdict(cell)) not in done]
@@ -301,7 +309,7 @@ def run_study(setup: Setup, wanted: Iterable[Cell], file: Path, jobs: int) -> No
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (setup,)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (kind, setup)) as pool:
         futures = [pool.submit(_run, cell) for cell in missing]
         try:
             for number, future in enumerate(as_completed(futures), start=1):

@@ -139,9 +139,9 @@ class SearchSettings(Settings):
     precision: Precision = "float32"
     derive: Literal["alpha", "random-search"] = "alpha"
     derive_samples: PositiveInt = 50
-    objective: Objective = "fine-tuned-likelihood"
+    objective: Objective = "trained-likelihood"
     objective_epochs: PositiveInt = 1
-    objective_trainings: PositiveInt = 1
+    objective_trainings: PositiveInt = 2
     deterministic: bool = False
     checkpoint_seconds: float = Field(default=60.0, ge=0)
 
