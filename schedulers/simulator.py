@@ -319,8 +319,11 @@ class Simulator:
     def _boot(self, name: str, grant: str) -> Process:
         self.boots += 1
         if not self._free_slots:
-            self._free_slots.append(len(self._speeds))
-            self._speeds.append(math.exp(self.random.gauss(0.0, self.world.speed_spread)))
+            slot = len(self._speeds)
+            self._free_slots.append(slot)
+            # Whatever else was drawn before: one seed is the same slots for every allocator.
+            drawn = random.Random(f"{self.world.seed} slot {slot}")
+            self._speeds.append(math.exp(drawn.gauss(0.0, self.world.speed_spread)))
         process = Process(f"p{self.boots}", self._free_slots.pop(), name, grant)
         self.processes[process.key] = process
         if self.world.preemptions_per_hour:
