@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from objective_study import SETUPS, Setup, Study, cells, read_records, run_study
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import spearmanr
+from scipy import stats
 
 RESULTS = Path(__file__).parent / "results"
 RESAMPLES = 2000
@@ -93,7 +93,7 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float:
     """Spearman's; 0 where one of both never changes."""
     if len(set(one)) < 2 or len(set(other)) < 2:
         return 0.0
-    return float(spearmanr(one, other).statistic)
+    return float(stats.spearmanr(one, other).statistic)
 
 
 def interval(records: Sequence[Record], measure: Callable[[Sequence[Record]], float]) -> tuple[float, float]:
@@ -234,22 +234,43 @@ def print_objectives(console: Console, setup: Setup, records: Sequence[Record]) 
         )
     console.print(table)
     console.print(variance_table(setup, searches))
+    console.print(means_table(searches))
 
 
 def variance_table(setup: Setup, searches: Sequence[Record]) -> Table:
-    """How the variance over searches splits, for the truth, each candidate, and pure noise."""
-    shares = Table("share of the variance over searches", "k", "lambda", "k x lambda", "seed")
+    """How the variance over searches splits, for the truth, each candidate, and pure noise.
+
+    In brackets p of an F-test against seeds: how probable at least such a share is if there is only noise.
+    """
+    shares = Table("share of the variance over searches (p)", "k", "lambda", "k x lambda", "seed")
+    ks, lambdas, count = len(setup.ks), len(setup.lambdas), len(searches)
+    freedom = (ks - 1, lambdas - 1, (ks - 1) * (lambdas - 1), count - ks * lambdas)
     measures: Mapping[str, Callable[[Record], float]] = {
         "trained accuracy": truth,
         **{candidate.name: candidate.value for candidate in candidates(setup, "end")},
     }
     for name, measure in measures.items():
-        split = variance_shares(searches, measure)
-        shares.add_row(name, *(f"{100 * share:.0f}%" for share in split.values()))
-    ks, lambdas, count = len(setup.ks), len(setup.lambdas), len(searches)
-    freedom = (ks - 1, lambdas - 1, (ks - 1) * (lambdas - 1), count - ks * lambdas)
+        *parts, rest = variance_shares(searches, measure).values()
+        tested = []
+        for share, degrees in zip(parts, freedom[:-1], strict=True):
+            ratio = (share / degrees) / max(1e-12, rest / freedom[-1])
+            tested.append(f"{100 * share:.0f}% ({float(stats.f.sf(ratio, degrees, freedom[-1])):.3f})")
+        shares.add_row(name, *tested, f"{100 * rest:.0f}%")
     shares.add_row("what pure noise gives", *(f"{100 * part / (count - 1):.0f}%" for part in freedom))
     return shares
+
+
+def means_table(searches: Sequence[Record]) -> Table:
+    """The mean trained accuracy at each value of k and of lambda, with its standard error."""
+    means = Table("trained accuracy at", "value", "mean", "s.e.", "searches")
+    for key in ("k", "lambda"):
+        at: dict[float, list[float]] = defaultdict(list)
+        for record in searches:
+            at[record["cell"]["settings"][key]].append(truth(record))
+        for value, found in sorted(at.items()):
+            error = statistics.stdev(found) / len(found) ** 0.5
+            means.add_row(key, f"{value:g}", f"{statistics.fmean(found):.4f}", f"{error:.4f}", str(len(found)))
+    return means
 
 
 def print_settings(console: Console, records: Sequence[Record]) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,12 @@ RESAMPLES = 200
 Record = dict[str, Any]
 
 
-def objective(record: Record) -> float:
-    """The default objective of a search."""
-    return -float(record["end"]["finetuned"]["loss"])
+def objective(setup: Setup, record: Record, by: str) -> float:
+    """The likelihood by which finalists are found: "trained" twice for the study's shortest time, or "fine-tuned"."""
+    if by == "fine-tuned":
+        return -float(record["end"]["finetuned"]["loss"])
+    shortest = min(setup.short_epochs)
+    return -statistics.fmean(record["end"][f"trained {shortest}, seed {seed}"]["loss"] for seed in range(2))
 
 
 def taken(setup: Setup, finalists: Sequence[Record], epochs: float, draw: random.Random) -> float:
@@ -62,8 +65,16 @@ def trained(record: Record) -> float:
     return statistics.fmean(training["accuracy"] for training in record["truth"])
 
 
-def gain(setup: Setup, records: Sequence[Record], budget: int, share: float, count: int, seed: int) -> float:
-    """How much better the network is that is taken with a selection than the one without."""
+def gain(
+    setup: Setup,
+    records: Sequence[Record],
+    judged: Callable[[Record], float],
+    budget: int,
+    share: float,
+    count: int,
+    seed: int,
+) -> float:
+    """How much better the network is that is taken with a selection than the one without, by an objective."""
     draw, gains = random.Random(seed), []
     search = statistics.fmean(record["search_seconds"] for record in records)
     longest = setup.short_epochs[-1]
@@ -73,8 +84,8 @@ def gain(setup: Setup, records: Sequence[Record], budget: int, share: float, cou
         # Without replacement: no search is found twice.
         whole = draw.sample(records, min(budget, len(records)))
         part = whole[: max(1, round((1 - share) * budget))]
-        finalists = sorted(part, key=objective, reverse=True)[:count]
-        gains.append(taken(setup, finalists, epochs, draw) - trained(max(whole, key=objective)))
+        finalists = sorted(part, key=judged, reverse=True)[:count]
+        gains.append(taken(setup, finalists, epochs, draw) - trained(max(whole, key=judged)))
     return statistics.fmean(gains)
 
 
@@ -83,12 +94,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("setup", choices=sorted(SETUPS))
     parser.add_argument("--file", type=Path, help="of the records; by default the setup's in benchmarks/results")
+    parser.add_argument("--by", choices=("trained", "fine-tuned"), default="trained", help="the searches' objective")
     options = parser.parse_args()
     setup = SETUPS[options.setup]
+
+    def judged(record: Record) -> float:
+        return objective(setup, record, options.by)
+
     records = read_records([options.file or RESULTS / f"objective-{options.setup}.jsonl"])
     searches = [record for record in records if record["cell"]["study"] == "objective"]
     generator = np.random.default_rng(0)
-    table = Table(title=f"{options.setup}: gain by a selection, percentage points; {len(searches)} searches resampled")
+    title = f"{options.setup}: gain by a selection, percentage points; objective: {options.by}"
+    table = Table(title=f"{title}; {len(searches)} searches resampled")
     for head in ("budget, full searches", "finalists", *(f"share {share:.0%}" for share in SHARES)):
         table.add_column(head, justify="right")
     for budget in BUDGETS:
@@ -100,7 +117,7 @@ def main() -> None:
                     # Halves without replacement: a bootstrap would have the same network compete with itself.
                     places = generator.permutation(len(searches))[: max(2, len(searches) // 2)]
                     some = [searches[place] for place in places]
-                    drawn.append(gain(setup, some, budget, share, count, seed))
+                    drawn.append(gain(setup, some, judged, budget, share, count, seed))
                 low, high = np.quantile(drawn, [0.025, 0.975])
                 cells.append(f"{100 * statistics.fmean(drawn):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})")
             table.add_row(str(budget), str(count), *cells)
