@@ -23,7 +23,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["plan", "sweep", "search", "resume", "status", "results", "ledger", "report", "retrain", "export"]
+    "command",
+    "plan sweep search resume status results ledger report retrain compare export simulate".split(),
 )
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "100"}).output

@@ -1,0 +1,113 @@
+"""``nasib-ray simulate`` as its user calls it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nasib_ray.cli import main
+from nasib_ray.simulate import ALLOCATORS, Setting, simulate
+from nasib_ray.simulation_report import bootstrap
+from tests.schedulers_tests.tables import made_table
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    made = made_table(rows=60, epochs=9)
+    rows = [{**config, "curve": curve} for config, curve in zip(made.configs, made.curves, strict=True)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "task.parquet")
+    return tmp_path / "task.parquet"
+
+
+@pytest.fixture
+def nasib_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object, status: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["nasib-ray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or 0) == status
+        said = capsys.readouterr()
+        return said.err if status else said.out
+
+    return run
+
+
+def test_allocators_are_simulated_and_written(nasib_ray: Run, table: Path, tmp_path: Path) -> None:
+    names = [part for name in ALLOCATORS for part in ("--allocator", name)]
+    files = ("--json", tmp_path / "runs.json", "--plot", tmp_path / "regret.html")
+    said = nasib_ray(
+        "simulate", table, "--mode", "max", "--full-trainings", 6, "--slots", 1, "--slots", 3, "--seeds", 3,
+        "--jobs", 1, *names, *files,
+    )  # fmt: skip
+    runs: list[dict[str, Any]] = json.loads((tmp_path / "runs.json").read_text())["runs"]
+    kinds = {(run["table"], run["allocator"], run["budget"], run["slots"], run["seed"]) for run in runs}
+    assert kinds == {("task", name, 6.0, slots, seed) for name in ALLOCATORS for slots in (1, 3) for seed in range(3)}
+    for run in runs:
+        assert 0 <= run["final_regret"] <= run["anytime_regret"] <= 1
+        assert run["anytime_regret"] == pytest.approx(statistics.fmean(run["regrets"]))
+        assert 0.95 < run["budget_used"] <= 1
+    begun = {name: statistics.fmean(run["trials"] for run in runs if run["allocator"] == name) for name in ALLOCATORS}
+    assert min(begun.values()) == begun["fifo"]
+    assert begun["async-halving"] > 2 * begun["fifo"], "what is stopped early leaves room for more"
+    assert said.count("6 full trainings") == 2
+    assert all(name in said for name in ALLOCATORS)
+    assert "Plotly.newPlot" in (tmp_path / "regret.html").read_text()
+
+
+def test_a_simulation_is_a_function_of_its_setting() -> None:
+    made = made_table(mode="max")
+    setting = Setting("made", "async-halving", 5, 4, seed=1, preemptions_per_hour=0.2)
+    one, same = (simulate(made, setting) for _ in range(2))
+    assert (one.regrets, one.budget_used, one.trials) == (same.regrets, same.budget_used, same.trials)
+    assert one.preemptions == same.preemptions > 0
+
+
+def test_a_budget_of_device_time_needs_the_times_of_epochs(nasib_ray: Run, table: Path, tmp_path: Path) -> None:
+    assert "does not tell epoch_device_seconds" in nasib_ray("simulate", table, "--budget", "1 gpu-hour", status=2)
+    rows = [{**row, "epoch_device_seconds": 20.0} for row in pq.read_table(table).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows), table)
+    out = tmp_path / "runs.json"
+    hour = ("--mode", "max", "--budget", "1 gpu-hour", "--seeds", 1, "--jobs", 1, "--allocator", "asha", "--json", out)
+    nasib_ray("simulate", table, *hour)
+    (run,) = json.loads(out.read_text())["runs"]
+    assert run["budget_device_seconds"] == pytest.approx(3600)
+    assert run["budget"] == pytest.approx(3600 / (9 * 20))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give the budget either as --full-trainings"),
+        (("--full-trainings", 3, "--budget", "1 gpu-hour"), "give the budget either as --full-trainings"),
+        (("--full-trainings", 0), "--full-trainings 0: it must be above 0"),
+        (("--full-trainings", 3, "--slots", 0), "--slots 0: it must be above 0"),
+        (("--full-trainings", 3, "--allocator", "best"), "--allocator best: there are async-halving"),
+        (("--full-trainings", 3, "--mode", "low"), "--mode low"),
+    ],
+)
+def test_mistakes_are_told(nasib_ray: Run, table: Path, arguments: tuple[Any, ...], message: str) -> None:
+    said = nasib_ray("simulate", table, *arguments, status=2)
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_a_table_twice_is_refused(nasib_ray: Run, table: Path) -> None:
+    assert "two tables have the same name" in nasib_ray("simulate", table, table, "--full-trainings", 3, status=2)
+
+
+def test_a_bootstrap_covers_the_mean_and_widens_with_what_tables_differ_by() -> None:
+    alike = bootstrap({"a": [0.1, 0.2, 0.3], "b": [0.1, 0.2, 0.3]})
+    apart = bootstrap({"a": [0.0, 0.1, 0.2], "b": [0.2, 0.3, 0.4]})
+    assert alike[0] < 0.2 < alike[1]
+    assert apart[1] - apart[0] > alike[1] - alike[0]
+    assert bootstrap({"a": [0.5]}) == (0.5, 0.5)
