@@ -48,6 +48,7 @@ def view_of(
         return sum(ledger.spent_by_trial.get(search.id, {}).values()) + unposted(search.id)
 
     spent = ledger.spent + unposted(None)
+    usable = min(free, deadline_seconds * rules.devices)
     in_time = spent + deadline_seconds * max(1, slots) * rules.devices
 
     def of_kind(kind: Kind) -> SweepView:
@@ -60,7 +61,7 @@ def view_of(
             devices=rules.devices,
             full_horizon=state.full_horizon,
             epoch_seconds=standing.epoch_seconds,
-            overhead_seconds=sizes.overhead(free, bool(reusable)) + sizes.comparing(kind),
+            overhead_seconds=sizes.overhead(usable, bool(reusable)) + sizes.comparing(kind),
             waiting=Waiting(standing.paused, busy),
             searches=len(standing.trials),
             ended=standing.ended.values(),

@@ -76,7 +76,7 @@ def test_it_spends_its_budget_ends_and_then_changes_nothing(script: Script) -> N
     assert json.loads(again.stdout.splitlines()[-1])["ledger"] == state.ledger.to_json()
     assert journal_of(script) == written
 
-    raised = replace(script, budget="24 cpu-seconds").run()
+    raised = replace(script, budget="45 cpu-seconds").run()
     check_accounts(raised)
     assert raised.ledger.spent > state.ledger.spent
     assert list(raised.searches)[: len(state.searches)] == list(state.searches), "no search is lost or doubled"
