@@ -24,7 +24,7 @@ def simulate(
     ] = None,
     slots: Annotated[list[int] | None, typer.Option("--slots", metavar="W", help="Trials at once.")] = None,
     allocators: Annotated[
-        list[str] | None, typer.Option("--allocator", metavar="NAME", help="Whom to simulate; see below.")
+        list[str] | None, typer.Option("--allocator", metavar="NAME", help="One of those below; all unless told.")
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Sweeps of each kind.")] = 10,
     mode: Annotated[str, typer.Option("--mode", metavar="min|max", help="Whether low values are good.")] = "min",
@@ -42,38 +42,29 @@ def simulate(
     A table has a row for each configuration: a list column `curve` with a value after each epoch, optionally
     `epoch_device_seconds`, and any number of columns besides. Every seed gives all allocators the same trials in the
     same order, the same costs and the same slots. Regret is 0 at the table's best final value and 1 at its median one;
-    over time it is the mean over the budget. Options with N, W and NAME can be given several times.
+    over time it is the mean over the budget. --full-trainings, --slots and --allocator can be given several times.
+
+    Allocators: async-halving (the default of Trainables that are told no horizon), async-halving-at-once (that of
+    `continue_at_once`), asha (Ray Tune's, which stops), asha-promotion (without an endgame), hyperband, median, fifo.
     """
-    from nasib_ray.simulate import ALLOCATORS, Setting, simulate_all
+    from nasib_ray.simulate import ALLOCATORS, settings_of, simulate_all, trainings_within
     from nasib_ray.simulation_report import simulation_report, write_curves
     from schedulers.budget import Budget
-    from schedulers.curve_table import TableWorkload, read_curve_table
+    from schedulers.curve_table import read_curve_table
 
-    if (full_trainings is None) == (budget is None):
-        raise ValueError("give the budget either as --full-trainings N, or as --budget, such as '10 gpu-hours'")
-    names = allocators or list(ALLOCATORS)
-    if unknown := [name for name in names if name not in ALLOCATORS]:
-        raise ValueError(f"--allocator {unknown[0]}: there are {', '.join(ALLOCATORS)}")
     if mode not in ("min", "max"):
         raise ValueError(f"--mode {mode}: it is min if low values are good, or max")
-    wrong = [f"--full-trainings {number:g}" for number in full_trainings or () if not number > 0]
-    if wrong := [*wrong, *(f"--slots {number}" for number in slots or () if number < 1)]:
-        raise ValueError(f"{wrong[0]}: it must be above 0")
+    for file in filter(None, (as_json, plot)):
+        if not file.parent.is_dir():
+            raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
     read = [read_curve_table(table, mode) for table in tables]
-    if len({table.name for table in read}) < len(read):
-        raise ValueError("two tables have the same name: a table can be simulated once, and is told by its file's name")
-    if budget is not None:
-        if untold := [table.name for table in read if table.epoch_seconds is None]:
-            raise ValueError(f"--budget {budget}: {untold[0]} does not tell epoch_device_seconds; use --full-trainings")
-        seconds = Budget.parse(budget).device_seconds
-    settings = [
-        Setting(table.name, name, amount, number, seed, preemptions)
-        for table in read
-        for amount in (full_trainings or [seconds / (table.max_t * TableWorkload(table, 0).epoch_seconds)])
-        for number in slots or [1]
-        for seed in range(seeds)
-        for name in dict.fromkeys(names)
-    ]
+    if full_trainings is not None and budget is None:
+        bought = full_trainings
+    elif budget is not None and full_trainings is None:
+        bought = [trainings_within(Budget.parse(budget), read)]
+    else:
+        raise ValueError("give the budget either as --full-trainings N, or as --budget, such as '10 gpu-hours'")
+    settings = settings_of(read, allocators or list(ALLOCATORS), bought, slots or [1], seeds, preemptions)
     runs = []
     with working(f"simulating {len(settings):,} sweeps") as progress:
         for run in simulate_all(read, settings, jobs or os.cpu_count() or 1):

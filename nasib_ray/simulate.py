@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import statistics
 import time
@@ -16,7 +17,8 @@ from schedulers.budget import Budget
 from schedulers.curve_table import METRIC, CurveTable, TableWorkload
 from schedulers.peers import AshaStopping, FirstComeFirstServed, HyperBand, MedianStopping
 from schedulers.rules import Rules
-from schedulers.simulator import Simulator, World
+from schedulers.simulated_world import World
+from schedulers.simulator import Simulator
 
 ETA = 4
 """Of everything that halves, but for HyperBand, which has Ray Tune's 3."""
@@ -59,7 +61,7 @@ class Setting:
     preemptions_per_hour: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SimulatedRun(Setting):
     """What came of one simulated sweep.
 
@@ -73,14 +75,14 @@ class SimulatedRun(Setting):
         seconds: What the simulation took.
     """
 
-    budget_device_seconds: float = 0.0
-    budget_used: float = 0.0
-    regrets: Sequence[float] = (1.0,)
-    trials: int = 0
-    preemptions: int = 0
-    decisions: int = 0
-    decision_seconds: float = 0.0
-    seconds: float = 0.0
+    budget_device_seconds: float
+    budget_used: float
+    regrets: Sequence[float]
+    trials: int
+    preemptions: int
+    decisions: int
+    decision_seconds: float
+    seconds: float
 
     @property
     def final_regret(self) -> float:
@@ -95,6 +97,49 @@ class SimulatedRun(Setting):
     def to_plain(self) -> dict[str, Any]:
         """As it is written."""
         return {**asdict(self), "final_regret": self.final_regret, "anytime_regret": self.anytime_regret}
+
+
+def settings_of(
+    tables: Sequence[CurveTable],
+    allocators: Sequence[str],
+    full_trainings: Sequence[float],
+    slots: Sequence[int],
+    seeds: int,
+    preemptions_per_hour: float = 0.0,
+) -> list[Setting]:
+    """Every combination of these, those beside each other that differ in the allocator alone.
+
+    Raises:
+        ValueError: An allocator is unknown, or a number is out of range.
+    """
+    if unknown := [name for name in allocators if name not in ALLOCATORS]:
+        raise ValueError(f"no allocator is called {unknown[0]}: there are {', '.join(ALLOCATORS)}")
+    if wrong := [number for number in (*full_trainings, *slots) if not 0 < number < math.inf]:
+        raise ValueError(f"{wrong[0]:g} is no number of full trainings or slots: both are above 0")
+    if len({table.name for table in tables}) < len(tables):
+        raise ValueError("two tables have the same name: a table can be simulated once, and is told by its file's name")
+    return [
+        Setting(table.name, name, budget, count, seed, preemptions_per_hour)
+        for table in tables
+        for budget in dict.fromkeys(full_trainings)
+        for count in dict.fromkeys(slots)
+        for seed in range(seeds)
+        for name in dict.fromkeys(allocators)
+    ]
+
+
+def trainings_within(budget: Budget, tables: Sequence[CurveTable]) -> float:
+    """How many full trainings a budget of device-time buys.
+
+    Raises:
+        ValueError: A table does not tell what its epochs take, or they do not cost the same in all tables.
+    """
+    if untold := [table.name for table in tables if table.epoch_seconds is None]:
+        raise ValueError(f"{untold[0]} does not tell epoch_device_seconds, so {budget} mean nothing: count trainings")
+    costs = [table.max_t * TableWorkload(table, seed=0).epoch_seconds for table in tables]
+    if max(costs) > 1.01 * min(costs):
+        raise ValueError(f"full trainings cost {min(costs):.4g} to {max(costs):.4g} s in these tables: one at a time")
+    return budget.device_seconds / statistics.fmean(costs)
 
 
 def simulate(table: CurveTable, setting: Setting) -> SimulatedRun:

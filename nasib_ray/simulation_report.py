@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -20,19 +20,17 @@ Cell = tuple[float, int]
 """A budget in full trainings, and slots."""
 
 
-def bootstrap(
-    of: Mapping[str, Sequence[float]], measure: Callable[[Sequence[float]], float] = statistics.fmean
-) -> tuple[float, float]:
-    """The 95% interval of a mean over tables: tables are drawn with replacement, then the seeds of each.
+def bootstrap(of: Mapping[str, Sequence[float]]) -> tuple[float, float]:
+    """The 95% interval of a mean: tables are drawn with replacement, then the seeds of each.
 
     Args:
         of: The values of each table, one for each seed.
-        measure: Of all values that were drawn.
     """
     drawn, tables = random.Random(0), list(of.values())
 
     def resampled() -> float:
-        return measure([drawn.choice(values) for values in drawn.choices(tables, k=len(tables)) for _ in values])
+        some = drawn.choices(tables, k=len(tables))
+        return statistics.fmean(drawn.choice(values) for values in some for _ in values)
 
     values = sorted(resampled() for _ in range(_RESAMPLED))
     return values[int(0.025 * _RESAMPLED)], values[int(0.975 * _RESAMPLED)]

@@ -386,12 +386,9 @@ class SweepCore:
         self.post()
         overhead = self._sizes.overhead(math.inf, reuse=False) + self._sizes.comparing("search")
         hurried = self.view(self._slots, (), ()).budget < self.state.ledger.budget
-        if (
-            hurried
-            and not interrupted
-            and self._allocator.next_slice(self._view(self._slots, (), (), math.inf)) is not None
-        ):
-            interrupted = OUT_OF_TIME
+        if hurried and not interrupted:
+            later = self._allocator.next_slice(self._view(self._slots, (), (), math.inf))
+            interrupted = "" if later is None else OUT_OF_TIME
         state, why = ending(self.state, self.rules, overhead, interrupted, self._more_to_try, hurried)
         self.append("end", state=state, why=why)
         self.flush()

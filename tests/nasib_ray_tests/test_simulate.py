@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
-from nasib_ray.cli import main
+from nasib_ray.cli import app, main
 from nasib_ray.simulate import ALLOCATORS, Setting, simulate
 from nasib_ray.simulation_report import bootstrap
 from tests.schedulers_tests.tables import made_table
@@ -32,6 +33,7 @@ def table(tmp_path: Path) -> Path:
 @pytest.fixture
 def nasib_ray(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     def run(*arguments: object, status: int = 0) -> str:
+        monkeypatch.delenv("COLUMNS", raising=False)
         monkeypatch.setattr(sys, "argv", ["nasib-ray", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
@@ -89,16 +91,22 @@ def test_a_budget_of_device_time_needs_the_times_of_epochs(nasib_ray: Run, table
     [
         ((), "give the budget either as --full-trainings"),
         (("--full-trainings", 3, "--budget", "1 gpu-hour"), "give the budget either as --full-trainings"),
-        (("--full-trainings", 0), "--full-trainings 0: it must be above 0"),
-        (("--full-trainings", 3, "--slots", 0), "--slots 0: it must be above 0"),
-        (("--full-trainings", 3, "--allocator", "best"), "--allocator best: there are async-halving"),
+        (("--full-trainings", 0), "0 is no number of full trainings"),
+        (("--full-trainings", 3, "--slots", 0), "0 is no number of full trainings or slots"),
+        (("--full-trainings", 3, "--allocator", "best"), "no allocator is called best: there are async-halving"),
         (("--full-trainings", 3, "--mode", "low"), "--mode low"),
+        (("--full-trainings", 3, "--json", "no/folder/runs.json"), "there is no folder no/folder"),
     ],
 )
 def test_mistakes_are_told(nasib_ray: Run, table: Path, arguments: tuple[Any, ...], message: str) -> None:
     said = nasib_ray("simulate", table, *arguments, status=2)
     assert message in said
     assert "Traceback" not in said
+
+
+def test_every_allocator_is_named_in_the_help() -> None:
+    said = CliRunner().invoke(app, ["simulate", "--help"], env={"COLUMNS": "100"}).output
+    assert all(name in said for name in ALLOCATORS)
 
 
 def test_a_table_twice_is_refused(nasib_ray: Run, table: Path) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from schedulers.allocation import Allocator
 from schedulers.charging import FLUSH_SECONDS
-from schedulers.simulator import UNSEEN_SECONDS, Process, SimulatedTrial
+from schedulers.simulated_world import Process, SimulatedTrial
+from schedulers.simulator import UNSEEN_SECONDS
 from tests.schedulers_tests.simulation import Simulation, World
 
 

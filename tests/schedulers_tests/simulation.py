@@ -8,33 +8,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from schedulers import simulator
+from schedulers import simulated_world
 from schedulers.allocation import Allocator
 from schedulers.budget import Budget
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
-from schedulers.simulator import Simulator
+from schedulers.simulator import BEGINNING, Simulator
 from schedulers.sweep_state import Kind, SweepState
 from schedulers.workload import Learner, Workload
 from tests.schedulers_tests.conftest import MemoryBook
 
 
 @dataclass(frozen=True)
-class World:
-    """What the processes of a sweep take, in wall seconds; ``told`` is for trials that stop by themselves.
+class World(simulated_world.World):
+    """A simulated world, and what the trials of these tests take in it.
 
-    Its ``deadline`` counts from the beginning.
+    Attributes:
+        epoch: Wall seconds of an epoch, but for ``jitter``, the standard deviation of its logarithm.
+        told: Whether trials are told horizon and slice, and stop by themselves; else they run ``max_t`` epochs.
+        searches: As :class:`schedulers.rules.Rules` has it, and so ``limit`` (most_searches) and ``finalists``.
+        comparing: Wall seconds that a search measures at the end of a slice.
+        deadline: Wall seconds from the beginning; None: there is none.
     """
 
     slots: int = 2
     devices: float = 1.0
     epoch: float = 10.0
     jitter: float = 0.05
-    boot: float = 5.0
-    save: float = 0.5
-    stop: float = 0.3
-    reset: float = 0.1
-    reuse: bool = True
     told: bool = True
     max_t: int = 27
     searches: int = 8
@@ -42,7 +42,6 @@ class World:
     finalists: int = 0
     comparing: float = 0.0
     deadline: float | None = None
-    seed: int = 0
 
 
 class Steady(Learner):
@@ -95,7 +94,7 @@ class Simulation(Simulator):
     """
 
     def __init__(self, world: World, budget: float, allocator: Allocator) -> None:
-        self.told = world
+        self.deadline = world.deadline
         self.records: list[dict[str, Any]] = []
         self.most = self.held = 0.0
         self.events = 0
@@ -110,24 +109,14 @@ class Simulation(Simulator):
             horizon_told=world.told,
             slice_told=world.told,
         )
-        machine = simulator.World(
-            slots=world.slots,
-            boot_seconds=world.boot,
-            reset_seconds=world.reset,
-            restore_seconds=world.save,
-            save_seconds=world.save,
-            stop_seconds=world.stop,
-            reuse=world.reuse,
-            seed=world.seed,
-        )
-        super().__init__(machine, SteadyWork(world), allocator, Budget(budget, "cpu"), rules)
+        super().__init__(world, SteadyWork(world), allocator, Budget(budget, "cpu"), rules)
 
     def drive(self, allocator: Allocator, book: RecordBook | None = None, state: SweepState | None = None) -> None:
         """A driver begins with what the journal says."""
         self.book = MemoryBook(self.clock, self.records)
         self.records = self.book.records
         super().drive(allocator, self.book, SweepState.replay(None, self.records))
-        until = None if self.told.deadline is None else simulator.BEGINNING + self.told.deadline
+        until = None if self.deadline is None else BEGINNING + self.deadline
         self.core.append("limits", max_storage_bytes=None, deadline=until)
 
     def advance(self) -> None:

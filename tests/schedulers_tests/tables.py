@@ -8,7 +8,8 @@ from schedulers.allocation import Allocator
 from schedulers.budget import Budget
 from schedulers.curve_table import METRIC, CurveTable, TableWorkload
 from schedulers.rules import Rules
-from schedulers.simulator import Simulator, World
+from schedulers.simulated_world import World
+from schedulers.simulator import Simulator
 from schedulers.sweep_state import SweepState
 
 

@@ -14,7 +14,7 @@ from schedulers.selection import WithSelection
 from schedulers.sweep_state import SearchRecord, SweepState
 from tests.schedulers_tests.simulation import Simulation, World
 
-WORLD = World(slots=3, epoch=10.0, boot=3.0, finalists=4)
+WORLD = World(slots=3, epoch=10.0, boot_seconds=3.0, finalists=4)
 
 
 def finalists(state: SweepState) -> list[SearchRecord]:
@@ -113,8 +113,8 @@ def test_a_raised_budget_searches_on_and_selects_anew() -> None:
         devices=st.sampled_from([0.5, 1.0, 2.0]),
         epoch=st.floats(2.0, 60.0),
         jitter=st.sampled_from([0.0, 0.2]),
-        boot=st.floats(1.0, 10.0),
-        save=st.floats(0.05, 3.0),
+        boot_seconds=st.floats(1.0, 10.0),
+        save_seconds=st.floats(0.05, 3.0),
         reuse=st.booleans(),
         limit=st.none() | st.integers(1, 6),
         finalists=st.integers(1, 5),

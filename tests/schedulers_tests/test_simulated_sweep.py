@@ -25,7 +25,7 @@ def halving(world: World) -> AsyncHalving:
 
 def lump(world: World) -> float:
     """Device-seconds of one epoch on every slot with all that a grant of its own takes."""
-    overhead = max(5.0, 1.5 * world.boot + 1.0) + 3.0 + 3 * world.save
+    overhead = max(5.0, 1.5 * world.boot_seconds + 1.0) + 3.0 + 3 * world.save_seconds
     return world.slots * world.devices * (overhead + 1.2 * world.epoch)
 
 
@@ -35,9 +35,9 @@ WORLDS = st.builds(
     devices=st.sampled_from([0.25, 0.5, 1.0, 2.0]),
     epoch=st.floats(2.0, 60.0),
     jitter=st.sampled_from([0.0, 0.05, 0.2]),
-    boot=st.floats(1.0, 10.0),
-    save=st.floats(0.05, 3.0),
-    stop=st.floats(0.05, 0.5),
+    boot_seconds=st.floats(1.0, 10.0),
+    save_seconds=st.floats(0.05, 3.0),
+    stop_seconds=st.floats(0.05, 0.5),
     reuse=st.booleans(),
     told=st.booleans(),
     max_t=st.sampled_from([1, 4, 27, 1000]),
@@ -48,7 +48,15 @@ WORLDS = st.builds(
 
 
 ONE_LONG_EPOCH = World(
-    slots=3, devices=0.25, epoch=11.0, jitter=0.0, boot=3.0, save=1.0, stop=0.5, reuse=False, limit=1
+    slots=3,
+    devices=0.25,
+    epoch=11.0,
+    jitter=0.0,
+    boot_seconds=3.0,
+    save_seconds=1.0,
+    stop_seconds=0.5,
+    reuse=False,
+    limit=1,
 )
 
 
@@ -176,7 +184,7 @@ def test_halving_spends_more_on_what_is_better() -> None:
 
 def test_a_month_is_charged_in_full() -> None:
     month = 30 * 86_400.0
-    world = World(epoch=7_200.0, boot=60.0, save=30.0, slots=2)
+    world = World(epoch=7_200.0, boot_seconds=60.0, save_seconds=30.0, slots=2)
     state = Simulation(world, 2 * month, AsyncHalving()).run()
     assert 0.99 * 2 * month <= state.ledger.spent <= 2 * month
     assert state.last_time - state.first_time == pytest.approx(month, rel=0.02)
@@ -187,7 +195,15 @@ def test_a_month_is_charged_in_full() -> None:
 def test_a_month_of_faults_overspends_nothing_and_forgets_nothing(told: bool, seed: int) -> None:
     day = 86_400.0
     world = World(
-        slots=4, epoch=1_800.0, boot=60.0, save=20.0, told=told, searches=60, seed=seed, jitter=0.1, devices=0.5
+        slots=4,
+        epoch=1_800.0,
+        boot_seconds=60.0,
+        save_seconds=20.0,
+        told=told,
+        searches=60,
+        seed=seed,
+        jitter=0.1,
+        devices=0.5,
     )
     budget = 30 * day * world.slots * world.devices
     faults = Faults(death=day / 2, hang=day, nodes=day, driver=1.5 * day)
