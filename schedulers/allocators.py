@@ -127,14 +127,19 @@ class AsyncHalving(Allocator):
         name, best = search.id, self._best.get(search.id, -math.inf)
         if self._resting.pop(name, None) is not None:
             self._ranked.drop(name)
-            at = self._resting_at[self._filed_at.pop(name)]
-            at.drop(name)
+            self._resting_at[self._filed_at.pop(name)].drop(name)
         if search.state == "paused":
-            entered = self._at.get(search.epochs, ())
-            score = self._at[search.epochs].score(name) if name in entered else best
-            self._resting[name], self._filed_at[name] = search, search.epochs
+            at = self._border_of(search)
+            score = self._at[at].score(name) if name in self._at.get(at, ()) else best
+            self._resting[name], self._filed_at[name] = search, at
             self._ranked.put(name, best, search.index)
-            self._resting_at.setdefault(search.epochs, Ranking()).put(name, score, search.index)
+            self._resting_at.setdefault(at, Ranking()).put(name, score, search.index)
+
+    def _border_of(self, search: SearchRecord) -> int:
+        """The epochs after which a search is compared: one that went on to its next checkpoint has passed them."""
+        if search.epochs <= search.target:
+            return search.epochs
+        return max([search.target, *(rung for rung in self._rungs if rung <= search.epochs)])
 
     def next_slice(self, sweep: SweepView) -> Slice | None:
         """Endgame, then what may go on (the highest rung first), then a new search."""

@@ -21,12 +21,12 @@ from schedulers.interruption import Interruption
 from schedulers.journal import Journal
 from schedulers.node_watch import NodeWatch
 from schedulers.plain_data import jsonable
-from schedulers.rules import Rules
+from schedulers.rules import Rules, Saving
 from schedulers.storage_watch import StorageWatch
 from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.terms import Terms
-from schedulers.trial_source import TrialSource, saves_checkpoints
+from schedulers.trial_source import TrialSource, saving_of
 from schedulers.tune_internals import (
     cluster_is_own,
     dismiss_trials,
@@ -78,10 +78,13 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._run: SweepRun | None = None
         self._clock = WallClock()
         self._folder = ""
-        self._pausable = self._reusable = self._goes_on = False
+        self._saves: Saving = "never"
+        self._reusable = self._goes_on = False
         self._reported: dict[str, int] = {}
         self._verified: set[str] = set()
         self._unheard: set[str] = set()
+        self._stopped: set[str] = set()
+        self._said = False
         self._booked_in_step = False
         self._complete = False
 
@@ -113,8 +116,9 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         storage, trainable = experiment.storage, get_trainable_cls(experiment.run_identifier)
         self._folder = storage.experiment_fs_path
         self._source = source
-        self._pausable = saves_checkpoints(trainable)
-        self._reusable = trainable.reset_config is not Trainable.reset_config
+        self._saves = saving_of(trainable)
+        # A function is ended as its thread does, and Tune gives its trial up where that lasts.
+        self._reusable = self._saves != "reported" and trainable.reset_config is not Trainable.reset_config
         self._goes_on = self.terms.slice_key is None or hasattr(trainable, "go_on")
         folder = f"{self._folder}/{JOURNAL_FOLDER}"
         self._journal = Journal.open(
@@ -164,7 +168,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             searches=terms.searches,
             most_searches=terms.most_searches,
             finalists=terms.finalists,
-            pausable=self._pausable,
+            saves=self._saves,
             horizon_told=terms.horizon_key is not None,
             slice_told=terms.slice_key is not None,
         )
@@ -341,7 +345,17 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         if verdict == "pause":
             run.pausing(name)
             return str(TrialScheduler.PAUSE)
+        if not complete:
+            self._stopped.add(name)
+            self._say_that_none_is_paused()
         return str(TrialScheduler.STOP)
+
+    def _say_that_none_is_paused(self) -> None:
+        """Say once that what was stopped will not go on."""
+        if not self._said:
+            self._said = True
+            missing = "no checkpoint with its report" if self._saves == "reported" else "no save_checkpoint"
+            logger.warning("a trial is not paused but stopped for good, as it has %s to go on from later", missing)
 
     def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Enter the end of a trial, and its last result if it ended by itself: that one is not reported before."""
@@ -350,11 +364,12 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         name, stopping = trial.trial_id, bool(self.interruption.wanted)
         if result.get("training_iteration") not in (None, self._reported.get(name)):
             self._running.core.report(name, result, stopping)
-        if stopping and not self._pausable:
+        stopped = name in self._stopped
+        self._stopped.discard(name)
+        if stopped and stopping:
             self._running.came_to_rest(name, "paused", "interrupted")
         else:
-            done = result.get("done") or self._running.core.complete(self.state.searches[name])
-            self._running.came_to_rest(name, "finished", "complete" if done else "stopped at a rung")
+            self._running.came_to_rest(name, "finished", "stopped at a rung" if stopped else "complete")
 
     def on_trial_remove(self, controller: Any, trial: Trial) -> None:
         """Called for paused trials when the sweep ends: in the journal they stay paused."""

@@ -283,7 +283,8 @@ class SweepCore:
             self._allocator.observe(search, search.epochs, self._score(value))
         # A process that was told to stop, by whomever, has said its last.
         leaving = stopping or cut or (self.rules.slice_told and bool(metrics.get("interrupted")))
-        return verdict(search, self.state, self.rules, self.closing_seconds, cut, leaving)
+        saved = bool(metrics.get("should_checkpoint"))
+        return verdict(search, self.state, self.rules, self.closing_seconds, cut, leaving, saved)
 
     def complete(self, search: SearchRecord) -> bool:
         """Whether a search has done all the epochs of its horizon."""
@@ -338,6 +339,13 @@ class SweepCore:
         search = self.state.searches[name]
         if search.state != state:
             self.append("state", trial=name, state=state, why=why)
+
+    def rest(self, name: str, why: str) -> None:
+        """Enter that a search is now paused; what it did since its newest checkpoint is lost."""
+        search = self.state.searches[name]
+        if search.epochs > (search.checkpoints[-1].epochs if search.checkpoints else 0):
+            self.crashed(name, "it left without a checkpoint of what it did last", blameless=True)
+        self.moved(name, "paused", why)
 
     def crashed(self, name: str, why: str, blameless: bool = False) -> None:
         """Enter that a trial's process died or raised; ``blameless`` if that was none of the trial's doing."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from schedulers.allocation import SLICE_MARGIN, Slice, SweepView
 from schedulers.rules import Rules
 from schedulers.sweep_state import Kind, SearchRecord, SweepState
@@ -56,6 +58,13 @@ class GrantSizes:
         whole = start + self.saving + rules.grace_seconds + _JITTER_SECONDS
         return whole if state.boot_seconds is not None else min(whole, rules.grace_seconds + free / rules.devices / 2)
 
+    def _epochs(self, piece: Slice, search: SearchRecord) -> int:
+        """The epochs of a slice, and those behind it after which the trial saves, if it chooses when."""
+        every = self._state.saves_every
+        if self._rules.saves != "reported" or every is None:
+            return piece.epochs
+        return math.ceil((search.epochs + piece.epochs) / every) * every - search.epochs
+
     def size(
         self, piece: Slice, search: SearchRecord, view: SweepView, share: float, reuse: bool
     ) -> tuple[float, float]:
@@ -79,7 +88,7 @@ class GrantSizes:
             # Rather one slot that comes to a result than many that cannot even boot.
             amount = min(view.free, max(view.free * share, least), first * 2**search.failures)
             return amount, max(0.0, amount / view.devices - self.overhead(amount, reuse) + _JITTER_SECONDS)
-        expected = max(piece.epochs * epoch, search.slowest_seconds)
+        expected = max(self._epochs(piece, search) * epoch, search.slowest_seconds)
         # One that was killed for its time would else be killed again at the same place.
         margins = SLICE_MARGIN, _ROOMY_MARGIN * 2**search.failures
         # The view is one of searches.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Saving = Literal["asked", "reported", "never"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Rules:
         searches: How many full searches the budget is to buy where a horizon is planned from it.
         most_searches: How many searches there are to try, if that is known.
         finalists: How many trials take part in the selection at the end; 0: there is none.
-        pausable: Whether trials can be paused; else they go on at once, or are stopped.
+        saves: When trials save: whenever they are ``asked`` to, with reports of their own choice (``reported``), or
+            ``never``. One that has not saved cannot be paused: it goes on at once, or is stopped.
         horizon_told: Whether searches are told their horizon.
         slice_told: Whether searches are told how many seconds they may step, and stop by themselves.
         grace_seconds: The last part of every grant: what a kill may take until the device is free.
@@ -35,7 +39,7 @@ class Rules:
     searches: int = 8
     most_searches: int | None = None
     finalists: int = 0
-    pausable: bool = True
+    saves: Saving = "asked"
     horizon_told: bool = False
     slice_told: bool = False
     grace_seconds: float = 2.0

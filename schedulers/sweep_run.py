@@ -312,7 +312,10 @@ class SweepRun:
         self._active.discard(name)
         self._pausing.discard(name)
         self._leaving.discard(name)
-        self.core.moved(name, state, why)
+        if state == "paused":
+            self.core.rest(name, why)
+        else:
+            self.core.moved(name, state, why)
 
     def _usher_out(self, raw: TuneController) -> None:
         """Have trials save and stop that must leave; those that have not begun are called off if the sweep stops."""

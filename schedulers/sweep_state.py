@@ -130,6 +130,8 @@ class SweepState:
         save_seconds: The longest wall seconds that a checkpoint took.
         compare_seconds: The wall seconds that searches lately took beside an epoch, as they were compared after it; at
             most five, the newest last.
+        saves_every: The most epochs that a trial did from one report with a checkpoint to the next, if trials choose
+            when to save; None: none has.
         largest_checkpoint_bytes: The size of the largest checkpoint so far; 0 before the first one.
         max_storage_bytes: What checkpoints may take in the newest run; None: whatever they do.
         deadline: Unix seconds of the newest run's deadline; None: it has none.
@@ -153,6 +155,7 @@ class SweepState:
     reset_seconds: float | None = None
     save_seconds: float | None = None
     compare_seconds: list[float] = field(default_factory=list)
+    saves_every: int | None = None
     largest_checkpoint_bytes: int = 0
     max_storage_bytes: int | None = None
     deadline: float | None = None
@@ -281,6 +284,9 @@ class SweepState:
         kept = {} if value is not None else {name: search.latest.get(name) for name in metrics if metrics[name] is None}
         search.latest = {**metrics, **kept}
         search.epochs = record["epochs"]
+        if metrics.get("should_checkpoint"):
+            saved = search.checkpoints[-1].epochs if search.checkpoints else 0
+            self.saves_every = max(1, self.saves_every or 0, search.epochs - saved)
         if seconds is not None:
             search.epoch_seconds = [*search.epoch_seconds, seconds][-3:]
             search.slowest_seconds = max(search.slowest_seconds, seconds)

@@ -26,6 +26,7 @@ from ray.tune.trainable import FunctionTrainable
 from ray.tune.utils.util import merge_dicts
 
 from schedulers.ending import FAILURES_IN_A_ROW
+from schedulers.rules import Saving
 from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.tune_internals import give_checkpoints, has_grid
 
@@ -92,7 +93,7 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
         (experiment,) = experiments if isinstance(experiments, list) else [experiments]
         self._experiment = experiment
         trainable = get_trainable_cls(experiment.run_identifier)
-        experiment.spec["checkpoint_config"] = _checkpoint_config(experiment, saves_checkpoints(trainable))
+        experiment.spec["checkpoint_config"] = _checkpoint_config(experiment, saving_of(trainable))
         spec = experiment.spec
         if spec.get("num_samples", 1) == 1 and not has_grid(spec.get("config") or {}):
             # Unless told otherwise the budget, and not a number of samples, ends the sweep.
@@ -234,13 +235,14 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
         return known is None or known.kind == "search"
 
 
-def _checkpoint_config(experiment: Experiment, saves: bool) -> CheckpointConfig:
+def _checkpoint_config(experiment: Experiment, saving: Saving) -> CheckpointConfig:
     """What the user wants kept, and at least what a resume needs: a last checkpoint, and the one before it.
 
-    Tune asks every class Trainable for a last checkpoint, also one that cannot save.
+    Tune asks every class Trainable for a last checkpoint, also one that cannot save, and cannot ask a function.
     """
+    saves = saving != "never"
     config = copy.copy(experiment.spec.get("checkpoint_config") or CheckpointConfig())
-    config.checkpoint_at_end = saves
+    config.checkpoint_at_end = saving == "asked"
     if saves and config.num_to_keep is None and config.checkpoint_score_attribute is None:
         config.num_to_keep = 2
     elif saves and config.num_to_keep is not None:
@@ -253,8 +255,8 @@ def _name_folder(trial: Trial) -> None:
     trial.custom_dirname = trial.relative_logdir = trial.storage.trial_dir_name = trial.trial_id
 
 
-def saves_checkpoints(trainable: type[Trainable]) -> bool:
-    """Whether a class Trainable implements ``save_checkpoint``, so that its trials can be paused."""
+def saving_of(trainable: type[Trainable]) -> Saving:
+    """When trials save: a class that implements ``save_checkpoint`` when it is asked, a function when it likes."""
     if issubclass(trainable, FunctionTrainable):
-        return False
-    return bool(trainable.save_checkpoint is not Trainable.save_checkpoint)
+        return "reported"
+    return "never" if trainable.save_checkpoint is Trainable.save_checkpoint else "asked"

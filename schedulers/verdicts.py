@@ -17,7 +17,13 @@ def complete(search: SearchRecord, state: SweepState, rules: Rules) -> bool:
 
 
 def verdict(
-    search: SearchRecord, state: SweepState, rules: Rules, closing_seconds: float, cut: bool, leaving: bool
+    search: SearchRecord,
+    state: SweepState,
+    rules: Rules,
+    closing_seconds: float,
+    cut: bool,
+    leaving: bool,
+    saved: bool,
 ) -> Verdict:
     """What a trial does next.
 
@@ -28,14 +34,16 @@ def verdict(
         closing_seconds: Wall seconds from the end of a trial's last step until its devices are free.
         cut: Whether the report is of a part of an epoch.
         leaving: Whether the trial's process was told to stop, by whomever.
+        saved: Whether the report came with a checkpoint.
     """
-    leave: Verdict = "pause" if rules.pausable else "stop"
+    can_rest = rules.saves == "asked" or (rules.saves == "reported" and (saved or bool(search.checkpoints)))
+    leave: Verdict = "pause" if can_rest else "stop"
     if complete(search, state, rules) and not cut:
         return "stop"
-    if leaving or search.epochs >= search.target:
-        return leave
     grant = state.ledger.grants.get(search.grant or "")
     next_step = 1.5 * search.slowest_seconds * rules.devices
-    if not rules.slice_told and grant is not None and grant.left < next_step + closing_seconds * rules.devices:
-        return leave
-    return "continue"
+    fits = rules.slice_told or grant is None or grant.left >= next_step + closing_seconds * rules.devices
+    # Its grant covers what it does from the end of the slice to the next checkpoint.
+    to_save = rules.saves == "reported" and state.saves_every is not None and not saved
+    at_end = search.epochs >= search.target and not to_save
+    return leave if leaving or at_end or not fits else "continue"

@@ -67,7 +67,7 @@ def view_of(
             ended=standing.ended.values(),
             spent_on=spent_on,
             more_searches=more_searches,
-            pausable=rules.pausable,
+            pausable=rules.saves == "asked" or (rules.saves == "reported" and state.saves_every is not None),
             horizon_told=rules.horizon_told,
             deadline_seconds=deadline_seconds,
             longest_horizon=standing.longest_horizon,

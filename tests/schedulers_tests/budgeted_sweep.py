@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,12 +101,31 @@ class Told(Reusable):
         return {**super().step(), "horizon": self.config["horizon"], "slice_seconds": self.config["slice_seconds"]}
 
 
+def function(config: dict[str, Any]) -> None:
+    """Reports for ever, and saves with every so manyth report; with none of them if that is 0."""
+    notes, checkpoint, steps = Path(config["folder"]), tune.get_checkpoint(), 0
+    notes.joinpath(str(os.getpid())).touch()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            steps = json.loads(Path(folder, "steps.json").read_text())
+    while True:
+        time.sleep(0.1)
+        steps += 1
+        metrics = {"value": config["x"] * (1 - 0.8**steps), "steps": steps}
+        if config["every"] == 0 or steps % config["every"]:
+            tune.report(metrics)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "steps.json").write_text(json.dumps(steps))
+            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
 @dataclass(frozen=True)
 class Script:
     """What a run is told.
 
     Attributes:
-        model: The name of a class above.
+        model: The name of a class or function above.
         budget: As users write it.
         storage: Where results go; a folder, or a URI.
         notes: The folder in which processes are noted; None: ``processes`` in ``storage``.

@@ -21,7 +21,7 @@ from schedulers.budget import Budget
 from schedulers.clock import SimulatedClock
 from schedulers.core import SweepCore
 from schedulers.meter import Holding, Phase
-from schedulers.rules import Rules
+from schedulers.rules import Rules, Saving
 from schedulers.sweep_state import SearchRecord, SweepState
 from tests.schedulers_tests.budgeted_sweep import start_ray
 
@@ -107,16 +107,16 @@ class Sweep:
 
     def report(
         self, epochs: int, value: Any = 0.5, seconds: float = 1.0, name: str = "a", stopping: bool = False,
-        pausable: bool = True, **metrics: Any,
+        saves: Saving = "asked", **metrics: Any,
     ) -> str:  # fmt: skip
         known = {"value": value, "training_iteration": epochs, "time_this_iter_s": seconds}
-        self.core.rules = replace(self.core.rules, pausable=pausable)
+        self.core.rules = replace(self.core.rules, saves=saves)
         return self.core.report(name, {**known, **metrics}, stopping)
 
     def pause(self, name: str = "a") -> None:
         """Let a trial that has saved leave, and its process be gone."""
         grant = self.search(name).grant
-        self.core.moved(name, "paused", "slice ended")
+        self.core.rest(name, "slice ended")
         self.held.pop(name, None)
         self.core.close(grant or "")
 

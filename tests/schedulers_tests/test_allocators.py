@@ -16,7 +16,7 @@ from schedulers.sweep_state import SearchRecord, SearchStatus
 def search(index: int, epochs: int = 0, horizon: int | None = 16, state: SearchStatus = "paused") -> SearchRecord:
     seconds = [1.0] if epochs else []
     return SearchRecord(
-        f"t{index}", index, {}, state, epochs, horizon=horizon if epochs else None, epoch_seconds=seconds
+        f"t{index}", index, {}, state, epochs, epochs, horizon if epochs else None, epoch_seconds=seconds
     )
 
 

@@ -37,6 +37,11 @@ def journal_of(script: Script) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("lease")}
 
 
+def grants_of(script: Script) -> list[dict[str, Any]]:
+    records = [json.loads(line) for data in journal_of(script).values() for line in data.splitlines()]
+    return [record for record in records if record["event"] == "grant"]
+
+
 def processes_of(script: Script) -> int:
     return len(os.listdir(Path(script.storage, "processes")))
 
@@ -121,6 +126,45 @@ def test_what_cannot_be_saved_is_stopped_and_never_paused(script: Script) -> Non
     lowest = min(value for search in state.searches.values() for _, value in search.curve)
     assert state.incumbent is not None
     assert state.incumbent.best_value == lowest, "mode is min"
+
+
+def test_a_function_that_saves_is_paused_and_goes_on_later(script: Script) -> None:
+    every = 3
+    functions = replace(script, model="function", budget="30 cpu-seconds", space={"every": every})
+    state = functions.run()
+    check_accounts(state)
+    assert state.end == "finished"
+    assert state.saves_every == every
+    resumed = 0
+    for search in state.searches.values():
+        saved = search.checkpoints[-1].epochs if search.checkpoints else 0
+        assert search.latest["steps"] == search.latest["training_iteration"], "it went on where it had saved"
+        assert search.state in ("finished", "paused")
+        assert search.state == "finished" or (search.epochs == saved > 0 and saved % every == 0)
+        grants = [grant for grant in grants_of(functions) if grant["trial"] == search.id]
+        resumed += len(grants) > 1
+    assert resumed
+
+    raised = replace(functions, budget="52 cpu-seconds").run()
+    check_accounts(raised)
+    gone_on = [name for name in state.searches if raised.searches[name].epochs > state.searches[name].epochs]
+    assert gone_on, "another driver goes on with what was paused"
+    assert all(raised.searches[name].latest["steps"] == raised.searches[name].epochs for name in gone_on)
+
+
+def test_a_function_that_never_saves_is_never_paused_and_that_is_said_once(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = replace(script, model="function", space={"every": 0}).run()
+    check_accounts(state)
+    assert state.end == "finished"
+    assert states(state) == {"finished"}
+    assert len(state.searches) > 2
+    epochs = {search.epochs for search in state.searches.values()}
+    assert min(epochs) == 1 < max(epochs), "only the best ones went on, and at once"
+    said = [record.getMessage() for record in caplog.records if "stopped for good" in record.getMessage()]
+    assert len(said) == 1
+    assert "no checkpoint with its report" in said[0]
 
 
 def test_a_trial_that_is_done_by_itself_is_finished(script: Script) -> None:

@@ -123,10 +123,15 @@ class TestVerdict:
         [
             (1, {}, "continue"),
             (2, {}, "pause"),
-            (2, {"pausable": False}, "stop"),
+            (2, {"saves": "never"}, "stop"),
+            (2, {"saves": "reported"}, "stop"),
+            (2, {"saves": "reported", "should_checkpoint": True}, "pause"),
+            (1, {"saves": "reported"}, "continue"),
             (8, {}, "stop"),
             (1, {"stopping": True}, "pause"),
-            (1, {"stopping": True, "pausable": False}, "stop"),
+            (1, {"stopping": True, "saves": "never"}, "stop"),
+            (1, {"stopping": True, "saves": "reported"}, "stop"),
+            (1, {"stopping": True, "saves": "reported", "should_checkpoint": True}, "pause"),
             (1, {"cut": True, "epoch_seconds": None}, "pause"),
             (8, {"cut": True, "epoch_seconds": None}, "pause"),
             (1, {"interrupted": True}, "pause"),
@@ -136,6 +141,38 @@ class TestVerdict:
         sweep = Sweep(slice_told=True, horizon_told=True)
         sweep.start(epochs=2, horizon=8)
         assert sweep.report(epochs, **{"epoch_seconds": 1.0, **more}) == verdict
+
+    def test_a_trial_that_chooses_when_to_save_goes_on_until_it_does(self) -> None:
+        sweep = Sweep(budget=200.0, saves="reported", full_epochs=16)
+
+        def report(epochs: int, **more: Any) -> str:
+            sweep.hold(5.0)
+            return sweep.report(epochs, seconds=5.0, saves="reported", **more)
+
+        sweep.start(epochs=1)
+        assert report(1) == "stop", "nobody knows that it will ever save"
+        assert not sweep.offer()[1].pausable
+        assert sweep.core.keep_slot("a", 1, ["a"]) is not None
+        assert report(2) == "continue"
+        assert report(3, should_checkpoint=True) == "pause"
+        sweep.checkpoint()
+        sweep.pause()
+        assert sweep.offer()[1].pausable
+        sweep.start(epochs=1)
+        assert sweep.state.ledger.granted > 3 * 5.0, "what it does until it saves again is paid for"
+        assert [report(4), report(5), report(6, should_checkpoint=True)] == ["continue", "continue", "pause"]
+
+    def test_what_a_trial_did_since_its_checkpoint_is_lost_when_it_leaves_without_another(self) -> None:
+        sweep = Sweep(saves="reported", full_epochs=16)
+        sweep.start(epochs=4)
+        sweep.hold(3.0)
+        sweep.report(1, saves="reported", should_checkpoint=True)
+        sweep.checkpoint()
+        sweep.hold(5.0)
+        assert sweep.report(2, saves="reported", stopping=True) == "pause"
+        sweep.pause()
+        assert (sweep.search().epochs, sweep.search().failures, sweep.search().state) == (1, 0, "paused")
+        assert sweep.kinds()["lost"] == pytest.approx(5.0, abs=0.2)
 
     def test_a_foreign_trial_is_complete_after_the_full_horizon(self) -> None:
         sweep = Sweep(full_epochs=3)
