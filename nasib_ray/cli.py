@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,7 @@ from nasib_ray.cli_options import (
     PathArgument,
     SetOption,
     StorageOption,
+    WarmStartOption,
     example,
     wide_console,
     working,
@@ -94,6 +96,7 @@ def sweep(
     max_storage: MaxStorageOption = None,
     deadline: DeadlineOption = None,
     controls: ControlsOption = False,
+    warm_start: WarmStartOption = None,
     settings: SetOption = None,
 ) -> None:
     """Run many NASIB searches over k and lambda under one budget.
@@ -105,7 +108,16 @@ def sweep(
 
     limits = {"max_storage": max_storage, "deadline": deadline}
     chosen = _load(config, settings, budget=budget, data=data, storage=storage, name=name, **limits)
-    _run_all(chosen, Place.of(chosen), controls)
+    place, horizons = Place.of(chosen), dict[str, int]()
+    if warm_start:
+        from nasib_ray.results import load_sweep
+        from nasib_ray.warm_start import earlier_horizons, warm_started
+
+        earlier = [load_sweep(path) for path in dict.fromkeys(warm_start)]
+        chosen, notes = warm_started(chosen, earlier, place.path)
+        horizons = earlier_horizons(earlier)
+        print("\n".join(notes), end="\n" if notes else "")
+    _run_all(chosen, place, controls, horizons)
 
 
 @app.command(epilog=example("nasib-ray search --data digits --budget '2 cpu-minutes'"))
@@ -265,25 +277,25 @@ def _load(config: Path | None, settings: list[str] | None, **given: Any) -> Swee
     return SweepConfig.load(config, settings or (), **{key: value for key, value in given.items() if value is not None})
 
 
-def _run_all(config: SweepConfig, place: Place, controls: bool) -> None:
+def _run_all(config: SweepConfig, place: Place, controls: bool, earlier: Mapping[str, int] | None = None) -> None:
     """Run a sweep and then, if they are wanted, its controls; what is finished is only shown."""
     from nasib_ray.controls import controls_of, whole_budget
 
     if not controls:
-        _run(config, place)
+        _run(config, place, earlier)
         return
     _ = config.resources  # Without a budget there is nothing to announce.
     runs = controls_of(config, place)
     print(f"{place.path} and its {len(runs)} controls, one after the other, may hold {whole_budget(config)} in all:")
     for run in runs:
         print(f"  {run.name}: {run.meaning}")
-    _run(config, place)
+    _run(config, place, earlier)
     for run in runs:
         print(f"\ncontrol {run.name}: {run.meaning}")
         _run(run.config, run.place)
 
 
-def _run(config: SweepConfig, place: Place | None = None) -> None:
+def _run(config: SweepConfig, place: Place | None = None, earlier: Mapping[str, int] | None = None) -> None:
     """Run a sweep with its progress shown; exits with 1 if it failed, 130 if it was interrupted."""
     from nasib_ray.place import Place
     from nasib_ray.progress import Progress, final_report
@@ -292,7 +304,7 @@ def _run(config: SweepConfig, place: Place | None = None) -> None:
     console = Console()
     place = place or Place.of(config)
     check_same(config, place)
-    progress = Progress(console, place.name)
+    progress = Progress(console, place.name, earlier_horizons=earlier)
     progress.start()
     try:
         done = run_sweep(config, place, progress)

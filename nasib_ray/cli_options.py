@@ -69,6 +69,14 @@ ControlsOption = Annotated[
         "that are all alike, random search, a uniformly sampled supernet.",
     ),
 ]
+WarmStartOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--warm-start",
+        metavar="PATH",
+        help="Begin with the k and lambda (and what else is tuned) of the best searches of an earlier sweep.",
+    ),
+]
 PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="The sweep: STORAGE/NAME, a folder or a URI.")]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import deque
+from collections.abc import Mapping
 from datetime import timedelta
 
 from rich.console import Console, Group, RenderableType
@@ -49,6 +51,7 @@ _BEST_REPORTED = 20
 _ERRORS_REPORTED = 3
 _LINES_BESIDE_TRIALS = 13
 _LINES_OF_SELECTION = 6
+_LIKE_HORIZONS = math.log(1.2)
 
 
 class Progress:
@@ -61,12 +64,21 @@ class Progress:
         name: The sweep's name.
         clock: Tells the time.
         choosing: Whether the best trial is of interest.
+        earlier_horizons: The horizons of earlier sweeps that the first points are from, by their paths.
     """
 
-    def __init__(self, console: Console, name: str, clock: Clock | None = None, choosing: bool = True) -> None:
+    def __init__(
+        self,
+        console: Console,
+        name: str,
+        clock: Clock | None = None,
+        choosing: bool = True,
+        earlier_horizons: Mapping[str, int] | None = None,
+    ) -> None:
         self._console = console
         self._name = name
         self._choosing = choosing
+        self._earlier_horizons = dict(earlier_horizons or {})
         self._clock = clock or WallClock()
         self._signs = Signs.of(console)
         self._live: Live | None = None
@@ -162,7 +174,17 @@ class Progress:
         seconds = max(0.0, state.ledger.budget - spent)
         return f"about {_clock_text(seconds / rate)} to go" if rate > 0 else ""
 
+    def _tell_horizons(self, full_horizon: int) -> None:
+        """Compare the horizon, once it is planned, with those under which earlier sweeps found the first points."""
+        for path, horizon in self._earlier_horizons.items():
+            if abs(math.log(horizon / full_horizon)) > _LIKE_HORIZONS:
+                here, there = (count(epochs, "epoch") for epochs in (full_horizon, horizon))
+                self._line(f"a full search has {here} here, and had {there} in {path}: its k and lambda may fit worse")
+        self._earlier_horizons = {}
+
     def _tell_events(self, state: SweepState) -> None:
+        if state.full_horizon is not None:
+            self._tell_horizons(state.full_horizon)
         known = self._known
         self._known = {name: (it.state, it.failures, len(it.lost_checkpoints)) for name, it in state.searches.items()}
         leader, self._leader = self._leader, state.incumbent.id if state.incumbent else None

@@ -1,0 +1,86 @@
+"""A sweep that begins with what earlier ones found."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from nasib_ray.config import SweepConfig
+from nasib_ray.progress import Progress
+from nasib_ray.results import load_sweep
+from nasib_ray.warm_start import earlier_horizons, warm_started
+from schedulers.clock import SimulatedClock
+from schedulers.sweep_state import SweepState
+
+SMALL = {"data": "digits", "searches": 4}
+
+
+@pytest.fixture
+def earlier(make_driver: Callable[[], Any], sweep_folder: Path) -> str:
+    """Four searches: two finished (the second better), one paused with the best value of all, one failed."""
+    driver = make_driver()
+    config = SweepConfig(**SMALL, budget="3 cpu-minutes")
+    driver.begin(config=config.to_plain())
+    driver.write("plan", epoch_device_seconds=1.0, full_horizon=3)
+    points = {"a": (0.3, 0.01, "finished"), "b": (0.05, 0.02, "finished"), "c": (0.1, 0.03, "paused")}
+    for (name, (k, lambda_, state)), values in zip(
+        points.items(), [(0.1, 0.2, 0.3), (0.2, 0.3, 0.4), (0.9,)], strict=True
+    ):
+        driver.search(name, k=k, **{"lambda": lambda_})
+        driver.grant(name, 20.0, len(values), 3)
+        driver.nasib_epochs(name, *values)
+        driver.rest(name, state)
+    driver.search("d", k=0.2, **{"lambda": 0.01})
+    driver.grant("d", 20.0, 1, 3)
+    driver.crash("d", "failed", "out of memory")
+    driver.end()
+    return str(sweep_folder)
+
+
+def test_it_begins_with_the_best_of_those_that_came_furthest(earlier: str, tmp_path: Path) -> None:
+    config, told = warm_started(SweepConfig(**SMALL), [load_sweep(earlier)], str(tmp_path / "new"))
+    found = [{"k": 0.05, "lambda": 0.02}, {"k": 0.3, "lambda": 0.01}, {"k": 0.1, "lambda": 0.03}]
+    assert list(config.points) == [*found, *SweepConfig(**SMALL).points]
+    assert told == []
+
+
+def test_points_outside_and_other_settings_of_alpha_are_told(earlier: str, tmp_path: Path) -> None:
+    other = SweepConfig(**SMALL, search={"k": {"uniform": [0.04, 0.2]}, "lambda": 0.01, "m": 3})
+    config, told = warm_started(other, [load_sweep(earlier)], str(tmp_path / "new"))
+    assert list(config.points)[:2] == [{"k": 0.05}, {"k": 0.1}]
+    assert f"{earlier}: lambda may mean something else there, with m 9 there and 3 here" in told
+    assert f"{earlier}: a search with k 0.3 lies outside of what is tuned here" in told
+
+
+def test_if_there_is_nothing_to_begin_with_that_is_an_error(earlier: str, tmp_path: Path) -> None:
+    elsewhere = SweepConfig(**SMALL, search={"k": {"uniform": [0.4, 0.5]}})
+    with pytest.raises(ValueError, match="no search there can be taken over"):
+        warm_started(elsewhere, [load_sweep(earlier)], str(tmp_path / "new"))
+
+
+def test_a_sweep_that_is_there_goes_on_with_its_own_points(
+    earlier: str, tmp_path: Path, make_driver: Callable[[], Any]
+) -> None:
+    begun, told = warm_started(SweepConfig(**SMALL, points=[{"k": 0.2}]), [load_sweep(earlier)], earlier)
+    assert begun.points == SweepConfig(**SMALL).points, "those that it was begun with"
+    assert told == [f"{earlier} goes on with the points that it was begun with"]
+
+
+@pytest.mark.parametrize(("horizon", "says"), [(3, False), (30, True)])
+def test_another_horizon_is_told_once_it_is_planned(earlier: str, horizon: int, says: bool) -> None:
+    printed = io.StringIO()
+    console = Console(file=printed, width=200)
+    progress = Progress(console, "new", SimulatedClock(), earlier_horizons=earlier_horizons([load_sweep(earlier)]))
+    state = SweepState(settings={"metric": "objective", "device": "cpu"})
+    progress.update(state, 2)
+    assert earlier not in printed.getvalue()
+    state.full_horizon = horizon
+    progress.update(state, 2)
+    progress.update(state, 2)
+    expected = f"a full search has {horizon} epochs here, and had 3 epochs in {earlier}: its k and lambda may fit worse"
+    assert printed.getvalue().count(expected) == says
