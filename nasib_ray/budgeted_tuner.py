@@ -34,9 +34,11 @@ def with_budget(
 ) -> tuple[TuneConfig, RunConfig]:
     """Make a Tuner spend one budget of device-time over all its trials, and resume when its script is run again.
 
-    Works with any class Trainable that reports the metric at every step. Trials are compared at the rungs of
-    asynchronous halving (``grace_period``, ``grace_period * eta``, ... reports); the worse ones are paused, and go on
-    later if they are among the best after all. Those whose class has no ``save_checkpoint`` are stopped instead.
+    Works with any Trainable, class or function, that reports the metric at every step. Trials are compared at the
+    rungs of asynchronous halving (``grace_period``, ``grace_period * eta``, ... reports); the worse ones are paused,
+    and go on later if they are among the best after all. What cannot be saved is stopped instead: a class without
+    ``save_checkpoint``, a function that reports no checkpoints. One that reports them now and then is paused where it
+    does.
 
     Args:
         budget: What all trials together may hold, as in ``"20 cpu-minutes"`` or ``"1.5 gpu-days"``.

@@ -365,7 +365,7 @@ class SweepCore:
     @property
     def closing_seconds(self) -> float:
         """Wall seconds from the end of a trial's last step until its devices are free."""
-        return self._sizes.overhead(0.0, reuse=True)
+        return self._sizes.closing
 
     @property
     def deadline_seconds(self) -> float:

@@ -36,6 +36,11 @@ class GrantSizes:
         longest = self._state.save_seconds
         return self._rules.save_seconds if longest is None else longest * 2 + 0.5
 
+    @property
+    def closing(self) -> float:
+        """Wall seconds that a grant holds for what comes behind a trial's last step."""
+        return self.saving + self._rules.grace_seconds + _JITTER_SECONDS
+
     def comparing(self, kind: Kind) -> float:
         """Wall seconds that a trial may step, at the end of a slice, to measure what it is compared by."""
         lately = self._state.compare_seconds if kind == "search" and self._rules.slice_told else []
@@ -55,7 +60,7 @@ class GrantSizes:
             boot = max(_COLD_BOOT_SECONDS, state.boot_seconds * 1.5 + 1.0)
         reset = rules.reset_seconds if state.reset_seconds is None else state.reset_seconds * 2 + 0.5
         start = reset if reuse else boot
-        whole = start + self.saving + rules.grace_seconds + _JITTER_SECONDS
+        whole = start + self.closing
         return whole if state.boot_seconds is not None else min(whole, rules.grace_seconds + free / rules.devices / 2)
 
     def _epochs(self, piece: Slice, search: SearchRecord) -> int:
