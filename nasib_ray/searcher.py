@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from ray.tune.search import Searcher
 
 from nasib_ray.config import SweepConfig
+from nasib_ray.search_space import SearchSpace
 from nasib_ray.study_log import StudyLog, quiet_optuna
 from nasib_ray.study_trials import as_param, distribution, from_param, told_trials
 from schedulers.sweep_state import SearchRecord
@@ -66,7 +66,9 @@ class StudySearcher(Searcher):  # type: ignore[misc,unused-ignore]
         distributions = {key: distribution(axis) for key, axis in space.axes.items()}
         point = {**given}
         if not set(distributions) <= set(given):
-            point = {**self._sample(distributions, searches), **given}
+            seed = derived_seed(self._config.seed, "suggestion", number)
+            drawn = sampled_point(searches, space, seed=seed, mode=self._mode, sampler=self._config.sampler)
+            point = {**drawn, **given}
         if self._log is not None:
             tuned = {key: as_param(axis, point[key]) for key, axis in space.axes.items()}
             self._log.suggested(trial_id, tuned, distributions)
@@ -77,25 +79,6 @@ class StudySearcher(Searcher):  # type: ignore[misc,unused-ignore]
             "seed": derived_seed(seed, "search", number),
             "split_seed": seed,
         }
-
-    def _sample(
-        self, distributions: Mapping[str, BaseDistribution], searches: Sequence[SearchRecord]
-    ) -> dict[str, Any]:
-        space = self._config.search
-        seed = derived_seed(self._config.seed, "suggestion", len(searches))
-        with quiet_optuna():
-            # The searches that run are in the study, but weigh nothing: TPE's constant liar would count them among the
-            # bad ones whatever they report, and those that run longest are the best. On simulated sweeps with 8 slots
-            # that cost a tenth of the suggestions' quality, while nothing was lost with 2.
-            sampler: BaseSampler = (
-                TPESampler(seed=seed, n_startup_trials=_RANDOM_AT_FIRST, multivariate=True, constant_liar=False)
-                if self._config.sampler == "tpe"
-                else RandomSampler(seed=seed)
-            )
-            study = optuna.create_study(direction="maximize" if self._mode == "max" else "minimize", sampler=sampler)
-            study.add_trials(told_trials(searches, space, distributions))
-            params = study.ask(dict(distributions)).params
-        return {key: from_param(axis, params[key]) for key, axis in space.axes.items()}
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Write a ranked value to the log."""
@@ -117,6 +100,34 @@ class StudySearcher(Searcher):  # type: ignore[misc,unused-ignore]
     def _ranked(self, result: Mapping[str, Any]) -> float | None:
         value = result.get(self._metric)
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def sampled_point(
+    searches: Sequence[SearchRecord], space: SearchSpace, *, seed: int, mode: str, sampler: Literal["tpe", "random"]
+) -> dict[str, Any]:
+    """What Optuna suggests next, by a study that is built from the searches as they are.
+
+    Args:
+        searches: All of them, in the order in which they were made.
+        space: Every one of its axes is sampled.
+        seed: Of this suggestion.
+        mode: ``max`` or ``min``.
+        sampler: As in :class:`nasib_ray.config.SweepConfig`.
+    """
+    distributions = {key: distribution(axis) for key, axis in space.axes.items()}
+    with quiet_optuna():
+        # The searches that run are in the study, but weigh nothing: TPE's constant liar would count them among the
+        # bad ones whatever they report, and those that run longest are the best. On simulated sweeps with 8 slots
+        # that cost a tenth of the suggestions' quality, while nothing was lost with 2.
+        made: BaseSampler = (
+            TPESampler(seed=seed, n_startup_trials=_RANDOM_AT_FIRST, multivariate=True, constant_liar=False)
+            if sampler == "tpe"
+            else RandomSampler(seed=seed)
+        )
+        study = optuna.create_study(direction="maximize" if mode == "max" else "minimize", sampler=made)
+        study.add_trials(told_trials(searches, space, distributions))
+        params = study.ask(dict(distributions)).params
+    return {key: from_param(axis, params[key]) for key, axis in space.axes.items()}
 
 
 def first_trial(config: SweepConfig) -> dict[str, Any]:
