@@ -193,7 +193,8 @@ def main() -> None:
             shown.add_row(make().name[-40:], f"{first + 1} to {last}", *columns, told)
     Console(width=130).print(shown)
     print(
-        f"random ones that are better than a suggestion; {arguments.seeds} seeds, {SLOTS} slots, {TRIALS} trials of at most {MAX_T} epochs"
+        f"the mean share of random configurations that are better; {arguments.seeds} seeds, {SLOTS} slots, "
+        f"{TRIALS} trials of at most {MAX_T} epochs"
     )
 
 

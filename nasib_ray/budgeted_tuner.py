@@ -12,7 +12,7 @@ from ray.tune import RunConfig, TuneConfig
 from ray.tune.schedulers import FIFOScheduler
 
 from schedulers.allocation import Allocator
-from schedulers.allocators import AsyncHalving, geometric_rungs
+from schedulers.allocators import AsyncHalving, halving_without_horizon
 from schedulers.budget import Budget
 from schedulers.budget_scheduler import BudgetScheduler
 from schedulers.ledger import KEPT_CHECKPOINTS
@@ -44,7 +44,8 @@ def with_budget(
         budget: What all trials together may hold, as in ``"20 cpu-minutes"`` or ``"1.5 gpu-days"``.
         tune_config: The Tuner's; ``metric`` and ``mode`` must be set, ``scheduler`` must not be.
         run_config: The Tuner's. Its ``name`` is what a resume goes by; by default the name of the script.
-        allocator: The rule that gives slices to trials; asynchronous halving unless told.
+        allocator: The rule that gives slices to trials; asynchronous halving unless told, with the rungs of NASIB
+            searches for trials that are told a horizon.
         max_t: Reports after which a trial is complete.
         grace_period: Reports at the first rung.
         eta: One trial in ``eta`` goes on at a rung.
@@ -83,11 +84,13 @@ def with_budget(
             f"checkpoint_score_attribute {kept.checkpoint_score_attribute!r}: under a bound each trial keeps its "
             f"newest {KEPT_CHECKPOINTS} checkpoints at most, so leave these two out"
         )
-    halving = AsyncHalving(eta=eta, continue_at_once=False, rungs=geometric_rungs(grace_period, eta, max_t))
     terms.setdefault("max_concurrent", tune_config.max_concurrent_trials)
     terms.setdefault("full_epochs", max_t)
+    if allocator is None:
+        told = terms.get("horizon_key") is not None
+        allocator = AsyncHalving() if told else halving_without_horizon(max_t, grace_period, eta)
     budget = Budget.parse(budget) if isinstance(budget, str) else budget
-    scheduler = BudgetScheduler(Terms(budget=budget, **terms), allocator or halving)
+    scheduler = BudgetScheduler(Terms(budget=budget, **terms), allocator)
     tune_config.scheduler = scheduler
     tune_config.search_alg = TrialSource(scheduler, tune_config.search_alg)
     tune_config.max_concurrent_trials = None

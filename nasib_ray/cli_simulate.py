@@ -44,8 +44,9 @@ def simulate(
     same order, the same costs and the same slots. Regret is 0 at the table's best final value and 1 at its median one;
     over time it is the mean over the budget. --full-trainings, --slots and --allocator can be given several times.
 
-    Allocators: async-halving (the default of Trainables that are told no horizon), async-halving-at-once (that of
-    `continue_at_once`), asha (Ray Tune's, which stops), asha-promotion (without an endgame), hyperband, median, fifo.
+    Allocators: async-halving (the default of Trainables that are told no horizon), async-halving-at-once (with
+    `continue_at_once` and an endgame, as searches have it that are told one), equal-share, asha (Ray Tune's, which
+    stops), asha-promotion (which pauses), hyperband, median, fifo.
     """
     from nasib_ray.simulate import ALLOCATORS, settings_of, simulate_all, trainings_within
     from nasib_ray.simulation_report import simulation_report, write_curves

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from schedulers.allocation import Allocator
-from schedulers.allocators import AsyncHalving, geometric_rungs
+from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs, halving_without_horizon
 from schedulers.budget import Budget
 from schedulers.curve_table import METRIC, CurveTable, TableWorkload
 from schedulers.peers import AshaStopping, FirstComeFirstServed, HyperBand, MedianStopping
@@ -24,20 +24,23 @@ ETA = 4
 """Of everything that halves, but for HyperBand, which has Ray Tune's 3."""
 
 
-def _halving(max_t: int, *, at_once: bool = False, endgame: bool = True) -> Allocator:
-    return AsyncHalving(eta=ETA, continue_at_once=at_once, rungs=geometric_rungs(1, ETA, max_t), endgame=endgame)
+def _halving(max_t: int, *, at_once: bool = False) -> Allocator:
+    rungs = geometric_rungs(1, ETA, max_t)
+    return AsyncHalving(eta=ETA, continue_at_once=at_once, rungs=rungs, endgame=at_once)
 
 
-ALLOCATORS: Mapping[str, Callable[[int], Allocator]] = {
-    "async-halving": _halving,
-    "async-halving-at-once": lambda max_t: _halving(max_t, at_once=True),
-    "asha": lambda max_t: AshaStopping(max_t, eta=ETA),
-    "asha-promotion": lambda max_t: _halving(max_t, endgame=False),
-    "hyperband": HyperBand,
-    "median": MedianStopping,
-    "fifo": FirstComeFirstServed,
+ALLOCATORS: Mapping[str, Callable[[int, float], Allocator]] = {
+    "async-halving": lambda max_t, trainings: halving_without_horizon(max_t, eta=ETA),
+    "async-halving-at-once": lambda max_t, trainings: _halving(max_t, at_once=True),
+    "equal-share": lambda max_t, trainings: EqualShare(max(1, round(trainings))),
+    "asha": lambda max_t, trainings: AshaStopping(max_t, eta=ETA),
+    "asha-promotion": lambda max_t, trainings: _halving(max_t),
+    "hyperband": lambda max_t, trainings: HyperBand(max_t),
+    "median": lambda max_t, trainings: MedianStopping(max_t),
+    "fifo": lambda max_t, trainings: FirstComeFirstServed(max_t),
 }
-"""By the names that ``nasib-ray simulate --allocator`` takes: makes one for trials of so many epochs."""
+"""By the names that ``nasib-ray simulate --allocator`` takes: makes one for trials of so many epochs, and a budget of
+so many of them."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ def simulate(table: CurveTable, setting: Setting) -> SimulatedRun:
     rules = Rules(devices=1.0, metric=METRIC, mode=table.mode, full_epochs=table.max_t, boot_seconds=epoch / 2)
     budget = Budget(setting.budget * table.max_t * epoch, "gpu")
     began = time.perf_counter()
-    simulator = Simulator(world, workload, ALLOCATORS[setting.allocator](table.max_t), budget, rules)
+    allocator = ALLOCATORS[setting.allocator](table.max_t, setting.budget)
+    simulator = Simulator(world, workload, allocator, budget, rules)
     state = simulator.run()
     return SimulatedRun(
         **{key.name: getattr(setting, key.name) for key in fields(setting)},

@@ -16,6 +16,9 @@ ENDGAME_START = 0.4
 SLICE_SHARE = 0.25
 """Share of the full horizon that a slice runs where no rung ends it."""
 
+LEADER_SLOTS = 8
+"""With so many slots one of them follows the best trial so far, where no horizon is told."""
+
 _CANDIDATES = 64
 """If none of so many searches can be afforded, what is left is not spent on one that ranks behind them."""
 
@@ -68,9 +71,10 @@ class AsyncHalving(Allocator):
             been there: it keeps its slot. Otherwise it waits for them (queued promotion).
         rungs: Fixed rungs in epochs, in place of ``fractions``; there searches are ranked by their best value so far,
             as no common horizon makes their last values comparable.
-
         endgame: Whether there is an endgame; without it new searches begin as long as they can be afforded.
         replan: Whether searches are told another horizon there.
+        leader_slots: With so many slots or more, the best search so far goes on whatever its rung says of it, which
+            takes one of them; None: never.
 
     Raises:
         ValueError: If a fraction lies outside (0, 1) or eta is below 2.
@@ -87,6 +91,7 @@ class AsyncHalving(Allocator):
         rungs: Sequence[int] | None = None,
         endgame: bool = True,
         replan: bool = True,
+        leader_slots: int | None = None,
     ) -> None:
         if eta < 2:
             raise ValueError(f"eta is {eta}, but must be 2 or more: one search in eta goes on at a rung")
@@ -98,6 +103,8 @@ class AsyncHalving(Allocator):
         self._continue_at_once = continue_at_once
         self._has_endgame = endgame
         self._replan = replan
+        self._leader_slots = math.inf if leader_slots is None else leader_slots
+        self._leader: str | None = None
         self._fixed = None if rungs is None else sorted(rungs)
         self._best: dict[str, float] = {}
         self._at: dict[int, Ranking] = {}
@@ -116,6 +123,8 @@ class AsyncHalving(Allocator):
     def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
         """Enter a value at its rung (before the plan: at its epoch, as no rung is known yet)."""
         self._best[search.id] = max(value, self._best.get(search.id, -math.inf))
+        if self._leader is None or value > self._best[self._leader]:
+            self._leader = search.id
         if self._horizon is not None and epochs not in self._rungs:
             return
         entered = self._at.setdefault(epochs, Ranking())
@@ -174,7 +183,9 @@ class AsyncHalving(Allocator):
                 yield search
 
     def _going(self, sweep: SweepView) -> Iterator[SearchRecord]:
-        """The searches that may go on, those that came furthest first, of these the best."""
+        """The searches that may go on: the leader, then those that came furthest, of these the best."""
+        if sweep.slots >= self._leader_slots and self._leader in self._resting:
+            yield from self._unfinished([self._leader], sweep)
         for epochs in sorted(self._resting_at, reverse=True):
             for search in self._unfinished(self._resting_at[epochs], sweep):
                 if epochs in self._rungs and not self._promotable(search.id, epochs, sweep.pausable):
@@ -234,6 +245,21 @@ class AsyncHalving(Allocator):
         if not any_waits and sweep.more_searches and reach >= min(2, full):
             return Slice(None, reach, reach if replan else full, "endgame")
         return None
+
+
+def halving_without_horizon(max_t: int, grace_period: int = 1, eta: int = 4) -> AsyncHalving:
+    """Asynchronous halving for trials that are told no horizon: those that pass a rung wait for their promotion.
+
+    Re-planned horizons are what an endgame is good for, so there is none. With many slots one of them follows the
+    leader, as promotions come late where few trials have been at a rung.
+
+    Args:
+        max_t: Epochs of a full trial.
+        grace_period: The first rung.
+        eta: One trial in ``eta`` goes on; each rung has ``eta`` times the epochs of the one before.
+    """
+    rungs = geometric_rungs(grace_period, eta, max_t)
+    return AsyncHalving(eta=eta, continue_at_once=False, rungs=rungs, endgame=False, leader_slots=LEADER_SLOTS)
 
 
 class EqualShare(Allocator):

@@ -57,8 +57,10 @@ def test_allocators_are_simulated_and_written(nasib_ray: Run, table: Path, tmp_p
     for run in runs:
         assert 0 <= run["final_regret"] <= run["anytime_regret"] <= 1
         assert run["anytime_regret"] == pytest.approx(statistics.fmean(run["regrets"]))
-        assert 0.95 < run["budget_used"] <= 1
+        # No more than so many full trainings begin under equal shares, and some cost less than their share.
+        assert (0.8 if run["allocator"] == "equal-share" else 0.95) < run["budget_used"] <= 1
     begun = {name: statistics.fmean(run["trials"] for run in runs if run["allocator"] == name) for name in ALLOCATORS}
+    assert begun.pop("equal-share") == 6
     assert min(begun.values()) == begun["fifo"]
     assert begun["async-halving"] > 2 * begun["fifo"], "what is stopped early leaves room for more"
     assert said.count("6 full trainings") == 2

@@ -10,7 +10,7 @@ import pytest
 from pyarrow import fs
 
 from schedulers.allocation import Allocator
-from schedulers.allocators import AsyncHalving, geometric_rungs
+from schedulers.allocators import AsyncHalving, halving_without_horizon
 from schedulers.budget import Budget
 from schedulers.journal_replay import read_journal
 from schedulers.rules import Rules
@@ -69,7 +69,7 @@ def simulated(allocator: Allocator, budget: float, told: bool, full_epochs: int)
 def test_they_grant_the_same_slices_in_the_same_order(ray_address: str, tmp_path: Path, rule: str) -> None:
     def allocator() -> Allocator:
         if rule == "queued":
-            return AsyncHalving(eta=4, continue_at_once=False, rungs=geometric_rungs(1, 4, 12))
+            return halving_without_horizon(12)
         # Another horizon would be planned from what is left of the budget.
         return AsyncHalving(replan=False)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedulers.allocation import SLICE_MARGIN, Allocator, Slice, SweepView
-from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs, rungs_of_horizon
+from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs, halving_without_horizon, rungs_of_horizon
 from schedulers.sweep_state import SearchRecord, SearchStatus
 
 
@@ -264,6 +264,26 @@ class TestEndgame:
         assert piece == Slice(None, 1, 1000, "new")
         piece = ask(allocator, search(0, 1, 1000), **foreign, spent=31.0, free=19.0)
         assert piece == Slice("t0", 14, 1000, "endgame")
+
+
+class TestLeader:
+    def test_with_many_slots_the_best_so_far_goes_on_whatever_its_rung_says(self) -> None:
+        allocator = halving_without_horizon(16)
+        observe(allocator, 1, 0.3, 0.9)
+        waiting = [search(0, 1), search(1, 1)]
+        assert ask(allocator, *waiting, slots=7) == Slice(None, 1, 16, "new"), "it is not in the best fourth"
+        assert ask(allocator, *waiting, slots=8) == Slice("t1", 3, 16, "continue")
+
+    def test_while_it_runs_nobody_takes_its_place(self) -> None:
+        allocator = halving_without_horizon(16)
+        observe(allocator, 1, 0.3, 0.9)
+        allocator.moved(search(1, 1, state="running"))
+        assert ask(allocator, search(0, 1), slots=8) == Slice(None, 1, 16, "new")
+
+    def test_a_leader_at_its_end_leaves_the_slot_to_others(self) -> None:
+        allocator = halving_without_horizon(16)
+        observe(allocator, 16, 0.3, 0.9)
+        assert ask(allocator, search(1, 16, state="finished"), slots=8) == Slice(None, 1, 16, "new")
 
 
 class TestEqualShare:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schedulers.allocation import Allocator
-from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs
+from schedulers.allocators import AsyncHalving, EqualShare, halving_without_horizon
 from schedulers.selection import WithSelection
 from schedulers.sweep_state import SweepState
 from tests.schedulers_tests.faulty_simulation import Faults, FaultySimulation
@@ -20,7 +20,7 @@ from tests.schedulers_tests.simulation import Simulation, World, quality_of
 def halving(world: World) -> AsyncHalving:
     if world.told:
         return AsyncHalving()
-    return AsyncHalving(eta=4, continue_at_once=False, rungs=geometric_rungs(1, 4, world.max_t))
+    return halving_without_horizon(world.max_t)
 
 
 def lump(world: World) -> float:

@@ -1,0 +1,256 @@
+"""Which allocator spends a budget best, and how fast it decides, in simulated time.
+
+    python benchmarks/allocators.py tables TASK.parquet ... --file runs.jsonl
+    python benchmarks/allocators.py scale
+
+`tables` runs sweeps over tables of learning curves (see taskset_tables.py) under every allocator, with budgets of 10
+and 30 full trainings, on 1, 4 and 16 slots. One seed is the same trials in the same order, costs and slots for all.
+Regret is 0 at a table's best final value and 1 at its median one. Printed are means, and what they are above those of
+Ray's ASHA, with 95% of the bootstrap over tables and then seeds. Runs are appended to the file and not repeated.
+
+`scale` simulates a month of a thousand slots with preemptions, and prints what decisions and suggestions take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nasib_ray.config import SweepConfig
+from nasib_ray.search_space import Range
+from nasib_ray.searcher import sampled_point
+from nasib_ray.simulate import ALLOCATORS, settings_of, simulate_all
+from schedulers.allocators import halving_without_horizon
+from schedulers.budget import Budget
+from schedulers.curve_table import METRIC, CurveTable, TableWorkload, read_curve_table
+from schedulers.rules import Rules
+from schedulers.simulated_world import World
+from schedulers.simulator import Simulator
+from schedulers.sweep_state import SearchRecord
+
+BUDGETS, SLOTS = (10.0, 30.0), (1, 4, 16)
+BASE = "asha"
+RESAMPLES = 2000
+PER_CENT = 100.0
+
+Cell = tuple[float, int]
+Means = Mapping[str, Sequence[float]]
+"""Of each table, a value for each seed."""
+
+
+def run_tables(tables: Sequence[CurveTable], allocators: Sequence[str], seeds: int, jobs: int, file: Path) -> None:
+    """Run what the file does not hold yet, and append it."""
+    done = {key_of(run) for run in read_runs(file)}
+    wanted = settings_of(tables, allocators, BUDGETS, SLOTS, seeds)
+    missing = [one for one in wanted if (one.table, one.allocator, one.budget, one.slots, one.seed) not in done]
+    print(f"{len(missing)} of {len(wanted)} sweeps to simulate", flush=True)
+    with file.open("a", encoding="utf-8") as lines:
+        for run in simulate_all(tables, missing, jobs):
+            plain = run.to_plain()
+            del plain["regrets"]
+            lines.write(json.dumps(plain) + "\n")
+            lines.flush()
+
+
+def key_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells one run from another."""
+    return run["table"], run["allocator"], run["budget"], run["slots"], run["seed"]
+
+
+def read_runs(file: Path) -> list[dict[str, Any]]:
+    """What a file holds; a line that was cut short is left out."""
+    runs = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            runs.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return runs
+
+
+def above(ours: Means, base: Means) -> tuple[float, float, float]:
+    """How far a mean is above another one, as a share of that one, and the 95% interval of it."""
+    drawn, tables = random.Random(0), list(ours)
+
+    def ratio(chosen: Iterable[tuple[str, int]]) -> float:
+        pairs = [(ours[table][seed], base[table][seed]) for table, seed in chosen]
+        return sum(mine for mine, _ in pairs) / max(1e-12, sum(theirs for _, theirs in pairs)) - 1.0
+
+    def resampled() -> float:
+        some = drawn.choices(tables, k=len(tables))
+        return ratio((table, drawn.randrange(len(ours[table]))) for table in some for _ in ours[table])
+
+    mean = ratio((table, seed) for table in tables for seed in range(len(ours[table])))
+    values = sorted(resampled() for _ in range(RESAMPLES))
+    return mean, values[int(0.025 * RESAMPLES)], values[int(0.975 * RESAMPLES)]
+
+
+def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
+    """Print the whole of it, then every cell."""
+    console = Console(width=130)
+    by: dict[str, dict[Cell, dict[str, list[Any]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for run in sorted(runs, key=key_of):
+        if run["seed"] < seeds:
+            by[run["allocator"]][run["budget"], run["slots"]][run["table"]].append(run)
+    allocators = sorted(by, key=list(ALLOCATORS).index)
+    cells = sorted(by[BASE])
+    names = sorted(by[BASE][cells[0]])
+
+    def values(allocator: str, cell: Cell, measure: str) -> Means:
+        return {name: [run[measure] for run in by[allocator][cell][name]] for name in names}
+
+    def together(allocator: str, measure: str) -> Means:
+        """Of each table and seed the mean over cells, which are equally important."""
+        each = [values(allocator, cell, measure) for cell in cells]
+        return {
+            name: [statistics.fmean(row) for row in zip(*(one[name] for one in each), strict=True)] for name in names
+        }
+
+    def told(ours: Means, base: Means) -> str:
+        mean, low, high = (PER_CENT * value for value in above(ours, base))
+        return f"{mean:+.0f} ({low:+.0f} to {high:+.0f}) %"
+
+    console.print(f"\n{len(names)} tables, {seeds} seeds, {len(cells)} cells (budgets x slots), equally weighed")
+    whole = _table("allocator", "final", f"above {BASE}", "over time", f"above {BASE}", "used", "decisions/s")
+    for allocator in allocators:
+        row = [allocator]
+        for measure in ("final_regret", "anytime_regret"):
+            ours = together(allocator, measure)
+            row += [f"{_mean(ours):.3f}", "" if allocator == BASE else told(ours, together(BASE, measure))]
+        of = [run for cell in cells for name in names for run in by[allocator][cell][name]]
+        pace = statistics.median(1.0 / run["decision_seconds"] for run in of)
+        whole.add_row(*row, f"{PER_CENT * statistics.fmean(run['budget_used'] for run in of):.1f} %", f"{pace:,.0f}")
+    console.print(whole)
+    for measure, words in (("final_regret", "final regret"), ("anytime_regret", "regret over time")):
+        console.print(f"\n{words}; in brackets above {BASE}")
+        shown = _table("budget, slots", *allocators)
+        for cell in cells:
+            row = [f"{cell[0]:g} trainings, {cell[1]}"]
+            for allocator in allocators:
+                ours = values(allocator, cell, measure)
+                apart = "" if allocator == BASE else f"\n{told(ours, values(BASE, cell, measure))}"
+                row.append(f"{_mean(ours):.3f}{apart}")
+            shown.add_row(*row)
+        console.print(shown)
+    ours, promotion = (together(name, "final_regret") for name in ("async-halving", "asha-promotion"))
+    console.print(f"\nasync-halving above asha-promotion, final: {told(ours, promotion)}", highlight=False)
+    over = [together(name, "anytime_regret") for name in ("async-halving", "asha-promotion")]
+    console.print(f"async-halving above asha-promotion, over time: {told(*over)}", highlight=False)
+
+
+def _mean(of: Means) -> float:
+    return statistics.fmean(value for values in of.values() for value in values)
+
+
+def _table(first: str, *more: str) -> Table:
+    table = Table(box=None, header_style="bold")
+    table.add_column(first, no_wrap=True)
+    for heading in more:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def scale(days: float, slots: int, trials: int, epochs: int, preemptions_per_hour: float) -> None:
+    """A long sweep of many trials on many slots: time, memory, decisions, suggestions."""
+    drawn = random.Random(0)
+    ends = [drawn.random() for _ in range(trials)]
+    curves = [[end + (1 - end) * 0.9**epoch * drawn.uniform(0.9, 1.1) for epoch in range(epochs)] for end in ends]
+    # So long that all the trials' epochs fill the days.
+    epoch = 0.9 * days * 86400.0 * slots / (trials * epochs)
+    table = CurveTable("scale", "min", [{"end": end} for end in ends], curves, None)
+    workload = TableWorkload(table, seed=0, mean_epoch_seconds=epoch)
+    world = World(
+        slots=slots, speed_spread=0.2, boot_seconds=epoch / 2, reuse=False, preemptions_per_hour=preemptions_per_hour
+    )
+    rules = Rules(devices=1.0, metric=METRIC, mode="min", full_epochs=epochs, boot_seconds=epoch / 2)
+    budget = Budget(days * 86400.0 * slots, "gpu")
+    sweep = Simulator(world, workload, halving_without_horizon(epochs), budget, rules)
+    most, advance, before = 0.0, sweep.advance, _most_memory()
+
+    def watched() -> None:
+        nonlocal most
+        advance()
+        most = max(most, sweep.core.spent + sweep.core.state.ledger.granted)
+
+    sweep.advance = watched  # type: ignore[method-assign]
+    began = time.perf_counter()
+    state = sweep.run()
+    seconds = time.perf_counter() - began
+    done = sum(search.epochs for search in state.searches.values())
+    print(f"{slots:,} slots, {len(state.searches):,} trials, {done:,} epochs, {sweep.preemptions:,} preemptions,")
+    print(f"{sweep.clock.monotonic() / 86400.0:.1f} days: simulated in {seconds:.0f} s")
+    print(
+        f"spent {PER_CENT * state.ledger.spent / budget.device_seconds:.2f} % of the budget, and never held more than"
+    )
+    print(f"{PER_CENT * most / budget.device_seconds:.4f} % of it, promises included")
+    decisions = sorted(sweep.decision_seconds)
+    median, slow = (decisions[int(share * len(decisions))] for share in (0.5, 0.99))
+    print(f"{len(decisions):,} decisions: median {1e6 * median:.0f} us, 99% within {1e3 * slow:.2f} ms")
+    taken = _most_memory() - before
+    print(f"memory: {taken / 1e6:.0f} MB, {taken / len(state.searches) / 1e3:.0f} kB a trial")
+    suggest(list(state.searches.values()))
+
+
+def _most_memory() -> float:
+    """The most bytes that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def suggest(searches: Sequence[SearchRecord]) -> None:
+    """What a suggestion of k and lambda takes with so many trials known."""
+    space, taken = SweepConfig(data="digits").search, list[float]()
+    drawn = random.Random(0)
+    for search in searches:
+        search.config = {
+            key: drawn.uniform(axis.low, axis.high) for key, axis in space.axes.items() if isinstance(axis, Range)
+        }
+    for seed in range(20):
+        began = time.perf_counter()
+        sampled_point(searches, space, seed=seed, mode="min", sampler="tpe")
+        taken.append(time.perf_counter() - began)
+    print(f"{len(searches):,} trials known: a suggestion takes {1e3 * statistics.median(taken):.0f} ms in the median,")
+    print(f"{1e3 * max(taken):.0f} ms at most of {len(taken)}")
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    of_tables = parts.add_parser("tables")
+    of_tables.add_argument("table", type=Path, nargs="+")
+    of_tables.add_argument("--file", type=Path, required=True, help="of the runs")
+    of_tables.add_argument("--seeds", type=int, default=20)
+    of_tables.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    of_tables.add_argument("--allocator", action="append", choices=list(ALLOCATORS), help="repeatable; all unless told")
+    of_scale = parts.add_parser("scale")
+    of_scale.add_argument("--days", type=float, default=30.0)
+    of_scale.add_argument("--slots", type=int, default=1000)
+    of_scale.add_argument("--trials", type=int, default=10_000)
+    of_scale.add_argument("--epochs", type=int, default=50)
+    of_scale.add_argument("--preemptions-per-hour", type=float, default=0.02)
+    options = parser.parse_args()
+    if options.part == "scale":
+        scale(options.days, options.slots, options.trials, options.epochs, options.preemptions_per_hour)
+        return
+    missing = [path for path in options.table if not path.exists()]
+    if missing:
+        parser.error(f"there is no {missing[0]}: taskset_tables.py makes tables")
+    tables = [read_curve_table(path) for path in options.table]
+    run_tables(tables, options.allocator or list(ALLOCATORS), options.seeds, options.jobs, options.file)
+    report_tables(read_runs(options.file), options.seeds)
+
+
+if __name__ == "__main__":
+    main()
