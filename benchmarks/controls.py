@@ -3,40 +3,82 @@
     python benchmarks/controls.py examples/digits.yaml --storage FOLDER
     python benchmarks/controls.py examples/cifar.yaml --storage FOLDER --data CIFAR-10-FOLDER --sweeps 2
 
-Prints what `nasib-ray compare` says of them: test errors and relative improvements over random search, with intervals
-over sweeps. What is done is kept in the folder: the same command again goes on where it ended.
+Prints test errors and relative improvements over random search, with intervals over sweeps. What came of each sweep is
+appended to a file and not run again, so that a study can be interrupted; a sweep that was goes on where it ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nasib_ray.compare import Compared, described_methods, methods_report, read_compared
 
 COMMAND = (sys.executable, "-m", "nasib_ray")
+RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     """Run what is missing, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="of the sweeps")
+    parser.add_argument("config", type=Path, help="of the sweeps")
     parser.add_argument("--storage", required=True, type=Path, help="the folder that the sweeps are kept in")
-    parser.add_argument("--sweeps", type=int, default=5, help="how many, with the seeds 0, 1, ...")
+    parser.add_argument("--sweeps", type=int, default=5, help="how many, with the seeds 0, 1, ...; 0: only print")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each network")
     parser.add_argument("--data", help="as --data of nasib-ray")
     parser.add_argument("--set", action="append", default=[], help="as --set of nasib-ray, for the sweeps")
+    parser.add_argument("--file", type=Path, help="of the results; by default one of the configuration's name")
     options = parser.parse_args()
     told = [part for setting in options.set for part in ("--set", setting)]
     told += [] if options.data is None else ["--data", options.data]
-    paths = []
+    file = options.file or RESULTS / f"controls-{options.config.stem}.jsonl"
     for seed in range(options.sweeps):
+        if any(record["seed"] == seed for record in read_records(file)):
+            continue
         name = f"seed-{seed}"
-        paths.append(str(options.storage / name))
+        path = str(options.storage / name)
         place = ("--storage", str(options.storage), "--name", name, "--set", f"seed={seed}")
-        subprocess.run([*COMMAND, "sweep", options.config, *told, *place, "--controls"], check=True)
-        subprocess.run([*COMMAND, "retrain", paths[-1], "--controls", "--seeds", str(options.seeds)], check=True)
-    subprocess.run([*COMMAND, "compare", *paths], check=True)
+        subprocess.run([*COMMAND, "sweep", str(options.config), *told, *place, "--controls"], check=True)
+        subprocess.run([*COMMAND, "retrain", path, "--controls", "--seeds", str(options.seeds)], check=True)
+        record = record_of(*read_compared([path]))
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
+    records = read_records(file)
+    accuracies: dict[str, list[float]] = {}
+    for record in records:
+        for method, trained in record["methods"].items():
+            mean = 1.0 - statistics.fmean(trained["test_errors"])
+            accuracies.setdefault(method, []).append(mean)
+    methods_report(Console(width=120), described_methods(accuracies), len(records))
+
+
+def record_of(compared: Compared) -> dict[str, Any]:
+    """What came of a sweep and its controls."""
+    networks = {
+        method: {
+            "architecture": list(network.architecture.operations),
+            "test_errors": list(network.test_errors),
+            "parameters": network.parameters,
+            "multiply_adds": network.multiply_adds,
+        }
+        for method, network in compared.methods.items()
+    }
+    settings = compared.sweep.state.settings
+    kept = {name: settings[name] for name in ("versions",) if name in settings}
+    return {"seed": compared.config.seed, "budget": str(compared.config.budget), **kept, "methods": networks}
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """The sweeps that are done, by seed."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return sorted((json.loads(line) for line in lines), key=lambda record: record["seed"])
 
 
 if __name__ == "__main__":

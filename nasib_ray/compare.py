@@ -85,17 +85,26 @@ def comparison(compared: Sequence[Compared]) -> dict[str, Any]:
     return {
         "differing": differing,
         "sweeps": [_described(one, reference) for one in compared],
-        "methods": [
-            {
-                "method": method,
-                "test_error": _plain(Estimate.of([1.0 - value for value in values])),
-                "relative_improvement": _plain(relative_improvement(values, accuracies[RANDOM]))
-                if RANDOM in accuracies and method != RANDOM
-                else None,
-            }
-            for method, values in accuracies.items()
-        ],
+        "methods": described_methods(accuracies),
     }
+
+
+def described_methods(accuracies: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """The methods as plain data, as :func:`comparison` has them.
+
+    Args:
+        accuracies: Of each method, in [0, 1]: one of each sweep, or of each training where there is one sweep.
+    """
+    return [
+        {
+            "method": method,
+            "test_error": _plain(Estimate.of([1.0 - value for value in values])),
+            "relative_improvement": _plain(relative_improvement(values, accuracies[RANDOM]))
+            if RANDOM in accuracies and method != RANDOM
+            else None,
+        }
+        for method, values in accuracies.items()
+    ]
 
 
 def _described(one: Compared, reference: TrainedNetwork | None) -> dict[str, Any]:
