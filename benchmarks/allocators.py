@@ -42,6 +42,8 @@ from schedulers.sweep_state import SearchRecord
 
 BUDGETS, SLOTS = (10.0, 30.0), (1, 4, 16)
 BASE = "asha"
+CLOSE = ("async-halving", "asha-promotion")
+"""Those that are compared with it cell by cell."""
 RESAMPLES = 2000
 PER_CENT = 100.0
 
@@ -99,7 +101,7 @@ def above(ours: Means, base: Means) -> tuple[float, float, float]:
 
 def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
     """Print the whole of it, then every cell."""
-    console = Console(width=130)
+    console = Console(width=170)
     by: dict[str, dict[Cell, dict[str, list[Any]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run in sorted(runs, key=key_of):
         if run["seed"] < seeds:
@@ -134,19 +136,16 @@ def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
         whole.add_row(*row, f"{PER_CENT * statistics.fmean(run['budget_used'] for run in of):.1f} %", f"{pace:,.0f}")
     console.print(whole)
     for measure, words in (("final_regret", "final regret"), ("anytime_regret", "regret over time")):
-        console.print(f"\n{words}; in brackets above {BASE}")
-        shown = _table("budget, slots", *allocators)
-        for cell in cells:
-            row = [f"{cell[0]:g} trainings, {cell[1]}"]
-            for allocator in allocators:
-                ours = values(allocator, cell, measure)
-                apart = "" if allocator == BASE else f"\n{told(ours, values(BASE, cell, measure))}"
-                row.append(f"{_mean(ours):.3f}{apart}")
-            shown.add_row(*row)
-        console.print(shown)
-    ours, promotion = (together(name, "final_regret") for name in ("async-halving", "asha-promotion"))
+        shown = _table(words, *(f"{budget:g} x {slots}" for budget, slots in cells))
+        for allocator in allocators:
+            shown.add_row(allocator, *(f"{_mean(values(allocator, cell, measure)):.3f}" for cell in cells))
+        for allocator in CLOSE:
+            apart = [told(values(allocator, cell, measure), values(BASE, cell, measure)) for cell in cells]
+            shown.add_row(f"{allocator} above {BASE}", *apart)
+        console.print("", shown)
+    ours, promotion = (together(name, "final_regret") for name in CLOSE)
     console.print(f"\nasync-halving above asha-promotion, final: {told(ours, promotion)}", highlight=False)
-    over = [together(name, "anytime_regret") for name in ("async-halving", "asha-promotion")]
+    over = [together(name, "anytime_regret") for name in CLOSE]
     console.print(f"async-halving above asha-promotion, over time: {told(*over)}", highlight=False)
 
 
@@ -182,7 +181,8 @@ def scale(days: float, slots: int, trials: int, epochs: int, preemptions_per_hou
     def watched() -> None:
         nonlocal most
         advance()
-        most = max(most, sweep.core.spent + sweep.core.state.ledger.granted)
+        ledger = sweep.core.state.ledger
+        most = max(most, ledger.spent + ledger.granted)
 
     sweep.advance = watched  # type: ignore[method-assign]
     began = time.perf_counter()
