@@ -32,8 +32,8 @@ from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget import format_device_seconds
 from schedulers.budget_scheduler import BudgetScheduler
 from schedulers.lease import read_lease
+from schedulers.lost_cluster import ClusterLostError
 from schedulers.selection import WithSelection
-from schedulers.sweep_run import ClusterLostError
 from schedulers.sweep_state import SweepState
 from trainables.data_place import check_place
 from trainables.settings import TrialSettings

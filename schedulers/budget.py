@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -61,6 +62,22 @@ class Budget:
         if not (math.isfinite(device_seconds) and device_seconds > 0):
             raise ValueError(f"{text!r} buys nothing: {_RULE}.")
         return cls(device_seconds, cast(Device, quantity["device"].lower()))
+
+    def devices_of(self, needs: Mapping[str, float]) -> float:
+        """How many of the budget's devices a trial holds.
+
+        Args:
+            needs: All that it holds, by Ray's resource names.
+
+        Raises:
+            ValueError: If that is none, or GPUs under a budget of CPU time.
+        """
+        devices = needs.get(self.device.upper(), 0.0)
+        if self.device == "cpu" and needs.get("GPU", 0.0) > 0:
+            raise ValueError(f"the budget is {self}, but a trial holds GPUs: give the budget in gpu-... units")
+        if devices <= 0:
+            raise ValueError(f"the budget is {self}, but a trial holds no {self.device}; it holds {dict(needs)}")
+        return devices
 
     def __str__(self) -> str:
         seconds = float(self.device_seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Checkpoint, Trainable
@@ -13,7 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from schedulers.allocation import Allocator
 from schedulers.brief_store import brief
-from schedulers.checkpoint_store import CheckpointStore
+from schedulers.checkpoint_store import CheckpointStore, check_loadable
 from schedulers.clock import WallClock
 from schedulers.core import SweepCore
 from schedulers.ending import FAILURES_IN_A_ROW
@@ -84,9 +83,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._verified: set[str] = set()
         self._unheard: set[str] = set()
         self._stopped: set[str] = set()
-        self._said = False
-        self._booked_in_step = False
-        self._complete = False
+        self._booked_in_step = self._complete = self._said = False
 
     # Opening
 
@@ -152,11 +149,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         trial.create_placement_group_factory()
         needs = dict(trial.placement_group_factory.required_resources)
         budget, terms = self.terms.budget, self.terms
-        devices = needs.get(budget.device.upper(), 0.0)
-        if budget.device == "cpu" and needs.get("GPU", 0.0) > 0:
-            raise ValueError(f"the budget is {budget}, but a trial holds GPUs: give the budget in gpu-... units")
-        if devices <= 0:
-            raise ValueError(f"the budget is {budget}, but a trial holds no {budget.device}; it holds {needs}")
+        devices = budget.devices_of(needs)
         if cluster_is_own() and NodeWatch(self._clock).slots(needs) == 0:
             raise ValueError(f"a trial holds {needs}, but no node of this Ray has so much: let trials hold less")
         rules = Rules(
@@ -265,11 +258,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         if newest is None or newest.path in self._verified:
             return True
         try:
-            with trial.checkpoint.as_directory() as folder:
-                if not any(Path(folder).iterdir()):
-                    raise ValueError(f"{newest.path} is empty")
-                if self.terms.verify is not None:
-                    self.terms.verify(folder)
+            check_loadable(trial.checkpoint, newest.path, self.terms.verify)
         except (ValueError, OSError) as error:
             if self._running.storage_fails():
                 return False

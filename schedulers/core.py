@@ -284,7 +284,7 @@ class SweepCore:
         # A process that was told to stop, by whomever, has said its last.
         leaving = stopping or cut or (self.rules.slice_told and bool(metrics.get("interrupted")))
         saved = bool(metrics.get("should_checkpoint"))
-        return verdict(search, self.state, self.rules, self.closing_seconds, cut, leaving, saved)
+        return verdict(search, self.state, self.rules, self._sizes.closing, cut, leaving, saved)
 
     def complete(self, search: SearchRecord) -> bool:
         """Whether a search has done all the epochs of its horizon."""
@@ -363,16 +363,11 @@ class SweepCore:
         self._losses.of_checkpoint(self.state.searches[name], why)
 
     @property
-    def closing_seconds(self) -> float:
-        """Wall seconds from the end of a trial's last step until its devices are free."""
-        return self._sizes.closing
-
-    @property
     def deadline_seconds(self) -> float:
         """Wall seconds that trials may still step, by the sweep's deadline; infinite without one."""
         if self.state.deadline is None:
             return math.inf
-        return max(0.0, self.state.deadline - self._clock.time() - self.closing_seconds - _STOPPING_SECONDS)
+        return max(0.0, self.state.deadline - self._clock.time() - self._sizes.closing - _STOPPING_SECONDS)
 
     def forsake(self, why: str) -> None:
         """Enter that this run ends while trials are at work that it cannot see any more.

@@ -6,7 +6,6 @@ import logging
 import time
 from typing import Any
 
-import ray
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
@@ -20,6 +19,7 @@ from schedulers.ending import OUT_OF_TIME
 from schedulers.interruption import Interruption
 from schedulers.journal import Journal, JournalWriteError
 from schedulers.lease import LeaseLostError
+from schedulers.lost_cluster import lose_cluster
 from schedulers.messenger import Messengers
 from schedulers.meter import Holding
 from schedulers.node_watch import Asker, NodeWatch
@@ -28,13 +28,10 @@ from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
 from schedulers.tune_internals import (
     ActorPlace,
-    cluster_is_own,
     dismiss_trials,
     drop_idle,
     error_of,
-    forget_actors,
     forget_checkpoint,
-    kill_own_ray,
     pump,
 )
 
@@ -46,10 +43,6 @@ IDLE_SECONDS = 5.0
 _NOTHING_NEW = "Nothing new is started before it can be written."
 _WARNING_SECONDS = 60.0
 _WAITING_SECONDS = 0.5
-
-
-class ClusterLostError(RuntimeError):
-    """Ray has died under the sweep, which must be resumed on another one."""
 
 
 class SweepRun:
@@ -228,7 +221,8 @@ class SweepRun:
         if raw is None or self.ended:
             return
         if why := self._nodes.lost(stopping=bool(self._interruption.wanted)):
-            self._lose_cluster(raw, why)
+            self.ended = True
+            lose_cluster(raw, self.core, self._journal, why)
         self._held = self._watch.look(raw)
         try:
             self.core.tick(self._held)
@@ -261,26 +255,6 @@ class SweepRun:
         held = {holding.grant for holding in self._held.values()}
         grants = self.core.state.ledger.grants
         return [name for name, grant in grants.items() if name not in held and grant.trial not in self._active]
-
-    def _lose_cluster(self, raw: TuneController, why: str) -> None:
-        """Ray has died: end what is left of it, and this run; open grants stay open, as what they hold is not seen.
-
-        Raises:
-            ClusterLostError: Always.
-        """
-        self.ended, own = True, cluster_is_own()
-        forget_actors(raw)
-        kill_own_ray()
-        logger.error("%s: all that was saved is kept, and the sweep can be resumed", why)
-        try:
-            self.core.forsake(why)
-            self._journal.close()
-        except JournalWriteError as error:
-            logger.error("%s", error)
-        if own:
-            # Whatever asks it from now on would wait for a minute, also when Python ends.
-            ray.shutdown()
-        raise ClusterLostError(f"{why}: resume the sweep")
 
     def _mind_deadline(self, raw: TuneController) -> None:
         """Stop ahead of the deadline, so that everything is saved when it comes; kill what is not."""
