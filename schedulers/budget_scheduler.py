@@ -258,7 +258,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         if newest is None or newest.path in self._verified:
             return True
         try:
-            check_loadable(trial.checkpoint, newest.path, self.terms.verify)
+            with trial.checkpoint.as_directory() as folder:
+                check_loadable(folder, newest.path, self.terms.verify)
         except (ValueError, OSError) as error:
             if self._running.storage_fails():
                 return False

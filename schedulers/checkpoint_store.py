@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pyarrow import fs
-
-if TYPE_CHECKING:
-    from ray.tune import Checkpoint
 
 _CHECKPOINT = re.compile(r"checkpoint_\d+")
 """As Tune names their folders."""
@@ -84,20 +80,19 @@ class CheckpointStore:
         return [info for info in self._filesystem.get_file_info(selector) if info.type == fs.FileType.File]
 
 
-def check_loadable(checkpoint: Checkpoint, path: str, verify: Callable[[str], object] | None) -> None:
+def check_loadable(folder: str, path: str, verify: Callable[[str], object] | None) -> None:
     """Make sure that a checkpoint can be loaded.
 
     Args:
-        checkpoint: As Tune has it.
-        path: Its folder, to name it by.
+        folder: A local folder that holds it.
+        path: Where it is stored, to name it by.
         verify: Raises ValueError if the checkpoint in a local folder is damaged.
 
     Raises:
         ValueError: It is empty or damaged.
         OSError: It cannot be read.
     """
-    with checkpoint.as_directory() as folder:
-        if not any(Path(folder).iterdir()):
-            raise ValueError(f"{path} is empty")
-        if verify is not None:
-            verify(folder)
+    if not any(Path(folder).iterdir()):
+        raise ValueError(f"{path} is empty")
+    if verify is not None:
+        verify(folder)
