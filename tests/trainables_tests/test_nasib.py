@@ -70,7 +70,8 @@ def test_a_slice_is_counted_from_the_first_step_and_kept(make: Make) -> None:
         reports.append(trainable.step())
     seconds = time.monotonic() - began
     assert reports[-1]["batches"] > 1
-    assert 0.1 < seconds < 0.6
+    # Not kept it would be a minute; the last batch may take its time on a machine that does other work.
+    assert 0.1 < seconds < 3.0
 
 
 def test_sigterm_ends_the_step_behind_its_batch(make: Make) -> None:
