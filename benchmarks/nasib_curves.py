@@ -2,12 +2,14 @@
 
     python benchmarks/nasib_curves.py digits
     python benchmarks/nasib_curves.py cifar10 --data CIFAR-10-FOLDER --jobs 2
+    python benchmarks/nasib_curves.py digits --print
     python benchmarks/nasib_curves.py digits --parquet benchmarks/results/nasib-digits.parquet
 
 Searches over k x lambda x horizons x seeds. After every epoch the objective (the likelihood of the preferred network,
 trained alone twice for `objective_epochs`) is measured beside the accuracy with shared weights. Each search appends one
 record to a file; what the file holds is not run again, so that a study can be interrupted. `--parquet` writes a table
-for `nasib-ray simulate`: a row for each search, with its `curve` of the objective.
+for `nasib-ray simulate`: a row for each search, with its `curve` of the objective. `--print` tells how both measures
+depend on epochs and horizon, and how well the ranks of searches agree with those at their end.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from objective_study import SETUPS, Cell, Setup, Study, read_records, run_study
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
 
 from trainables.architecture import Architecture
 from trainables.search import Search
@@ -35,6 +41,9 @@ SHARES = (0.25, 0.5, 1.0)
 
 CHANGES = ((0.25, 0.375), (0.5, 0.75), (0.75, 0.85))
 """(after, to): so far into the setup's horizon a search is told another one, both as shares of it."""
+
+AT = (0.025, 0.125, 0.25, 0.375, 0.5, 0.75, 0.85, 1.0)
+"""Where curves are printed, as shares of the setup's horizon."""
 
 OBJECTIVE_EPOCHS = {"digits": 3, "cifar10": 1}
 
@@ -108,6 +117,32 @@ def write_table(records: list[dict[str, Any]], file: Path, horizon: int | None) 
     print(f"{len(rows)} curves: {file}")
 
 
+def print_curves(records: list[dict[str, Any]], setup: Setup) -> None:
+    """Print means by history of horizons, and how searches' ranks at some epochs agree with those at the end."""
+    console = Console(width=190)
+    at = [epoch for share in AT if (epoch := round(share * setup.horizon)) >= 1]
+    of: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        told = record["cell"]["settings"]["horizons"]
+        of.setdefault(", then ".join(f"{to} after {after}" if after else str(to) for after, to in told), []).append(
+            record
+        )
+    for measure in ("curve", "val_accuracy"):
+        title = {"curve": "objective", "val_accuracy": "accuracy with shared weights"}[measure]
+        table = Table(box=None, header_style="bold", title=f"{title}: mean (standard deviation)", title_justify="left")
+        for heading in ("horizon", "searches", *(f"epoch {epoch}" for epoch in at)):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for horizon, some in of.items():
+            values = [[one[measure][epoch - 1] for one in some if len(one[measure]) >= epoch] for epoch in at]
+            told = [f"{fmean(each):.3f} ({pstdev(each):.3f})" if each else "" for each in values]
+            table.add_row(horizon, str(len(some)), *told)
+        whole = of[str(setup.horizon)]
+        ends = [one[measure][-1] for one in whole]
+        ranks = [spearmanr([one[measure][epoch - 1] for one in whole], ends).statistic for epoch in at]
+        table.add_row("rank correlation with the end", "", *(f"{rank:+.2f}" for rank in ranks))
+        console.print("", table)
+
+
 def main() -> None:
     """Run what is missing, or write what there is as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,12 +151,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="processes, each with one thread")
     parser.add_argument("--file", type=Path, help="of the records; by default one of the setup's in benchmarks/results")
+    parser.add_argument("--print", action="store_true", help="run nothing: print what there is")
     parser.add_argument("--parquet", type=Path, help="run nothing: write the table here")
     parser.add_argument("--horizon", type=int, help="of the table: only searches that were told this one horizon")
     options = parser.parse_args()
     setup = SETUPS[options.setup]
     setup = replace(setup, short_epochs=(OBJECTIVE_EPOCHS[options.setup],))
     file = options.file or RESULTS / f"nasib-curves-{options.setup}.jsonl"
+    if options.print:
+        print_curves(read_records([file]), setup)
+        return
     if options.parquet is not None:
         write_table(read_records([file]), options.parquet, options.horizon)
         return
