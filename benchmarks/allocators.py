@@ -161,6 +161,17 @@ def _table(first: str, *more: str) -> Table:
     return table
 
 
+class Watched(Simulator):
+    """Notes the most that was ever spent and promised at once."""
+
+    most = 0.0
+
+    def advance(self) -> None:
+        super().advance()
+        ledger = self.core.state.ledger
+        self.most = max(self.most, ledger.spent + ledger.granted)
+
+
 def scale(days: float, slots: int, trials: int, epochs: int, preemptions_per_hour: float) -> None:
     """A long sweep of many trials on many slots: time, memory, decisions, suggestions."""
     drawn = random.Random(0)
@@ -175,26 +186,16 @@ def scale(days: float, slots: int, trials: int, epochs: int, preemptions_per_hou
     )
     rules = Rules(devices=1.0, metric=METRIC, mode="min", full_epochs=epochs, boot_seconds=epoch / 2)
     budget = Budget(days * 86400.0 * slots, "gpu")
-    sweep = Simulator(world, workload, halving_without_horizon(epochs), budget, rules)
-    most, advance, before = 0.0, sweep.advance, _most_memory()
-
-    def watched() -> None:
-        nonlocal most
-        advance()
-        ledger = sweep.core.state.ledger
-        most = max(most, ledger.spent + ledger.granted)
-
-    sweep.advance = watched  # type: ignore[method-assign]
+    sweep = Watched(world, workload, halving_without_horizon(epochs), budget, rules)
+    before = _most_memory()
     began = time.perf_counter()
     state = sweep.run()
     seconds = time.perf_counter() - began
     done = sum(search.epochs for search in state.searches.values())
     print(f"{slots:,} slots, {len(state.searches):,} trials, {done:,} epochs, {sweep.preemptions:,} preemptions,")
     print(f"{sweep.clock.monotonic() / 86400.0:.1f} days: simulated in {seconds:.0f} s")
-    print(
-        f"spent {PER_CENT * state.ledger.spent / budget.device_seconds:.2f} % of the budget, and never held more than"
-    )
-    print(f"{PER_CENT * most / budget.device_seconds:.4f} % of it, promises included")
+    spent, most = (PER_CENT * amount / budget.device_seconds for amount in (state.ledger.spent, sweep.most))
+    print(f"spent {spent:.2f} % of the budget, and promised and spent never more than {most:.4f} %")
     decisions = sorted(sweep.decision_seconds)
     median, slow = (decisions[int(share * len(decisions))] for share in (0.5, 0.99))
     print(f"{len(decisions):,} decisions: median {1e6 * median:.0f} us, 99% within {1e3 * slow:.2f} ms")

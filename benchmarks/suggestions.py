@@ -16,6 +16,7 @@ import argparse
 import math
 import random
 import statistics
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ BY = ("ours", "OptunaSearch", "random")
 Curve = Sequence[float]
 
 
-class Problem:
+class Problem(ABC):
     """What is searched: each configuration, a point in a unit cube, has a learning curve (lower is better)."""
 
     def __init__(self, name: str, dimensions: int, final: Iterable[float]) -> None:
@@ -55,9 +56,9 @@ class Problem:
         self._final = sorted(final)
         self.space = SearchSpace({f"x{number}": Range(0.0, 1.0) for number in range(dimensions)}, {})
 
+    @abstractmethod
     def begin(self, point: Mapping[str, float]) -> tuple[dict[str, float], Curve]:
         """The configuration that is tried for a suggestion, and its curve."""
-        raise NotImplementedError
 
     def better(self, curve: Curve) -> float:
         """The share of random configurations that are better after a full training."""

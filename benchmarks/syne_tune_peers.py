@@ -1,9 +1,9 @@
 """Schedulers of Syne Tune on tables of learning curves, in Syne Tune's own simulator.
 
-    python3 -m venv /tmp/peers
-    /tmp/peers/bin/pip install 'syne-tune[gpsearchers,blackbox-repository]==0.13.0' huggingface_hub \\
+    python3 -m venv peers
+    peers/bin/pip install 'syne-tune[gpsearchers,blackbox-repository]==0.13.0' huggingface_hub \\
         'numpy>=1.26,<2' 'pyarrow<17' 'pandas<2.3' 'scikit-learn<1.6' 'scipy<1.14'
-    PYTHONPATH=. /tmp/peers/bin/python benchmarks/syne_tune_peers.py TASK.parquet ... --file runs.jsonl
+    PYTHONPATH=. peers/bin/python benchmarks/syne_tune_peers.py TASK.parquet ... --file runs.jsonl
 
 0.13.0 is the last version that the three of them were in. They need another NumPy than this project, so they live in
 an environment of their own. Budgets, slots, what an epoch costs (lognormal over configurations), what a start or a

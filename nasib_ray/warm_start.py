@@ -43,7 +43,7 @@ def warm_started(config: SweepConfig, earlier: Sequence[Sweep], path: str) -> tu
             if wanted == 0:
                 break
             point = {key: search.config[key] for key in config.search.axes if key in search.config}
-            outside = [f"{key} {value:.3g}" for key, value in point.items() if value not in config.search.axes[key]]
+            outside = [f"{key} {_short(value)}" for key, value in point.items() if value not in config.search.axes[key]]
             if outside:
                 told.append(f"{sweep.path}: a search with {', '.join(outside)} lies outside of what is tuned here")
             elif point and point not in points:
@@ -73,6 +73,10 @@ def best_searches(sweep: Sweep) -> Iterator[SearchRecord]:
         return unfinished, -search.epochs * unfinished, -sign * search.curve[-1][1], search.index
 
     yield from sorted(known, key=place)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def earlier_horizons(earlier: Sequence[Sweep]) -> dict[str, int]:

@@ -341,8 +341,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP)
 
     def _say_that_none_is_paused(self) -> None:
-        """Say once that what was stopped will not go on."""
-        if not self._said:
+        """Say once that what was stopped will not go on; after an interruption it begins again."""
+        if not self._said and not self.interruption.wanted:
             self._said = True
             missing = "no checkpoint with its report" if self._saves == "reported" else "no save_checkpoint"
             logger.warning("a trial is not paused but stopped for good, as it has %s to go on from later", missing)

@@ -57,6 +57,21 @@ def test_points_outside_and_other_settings_of_alpha_are_told(earlier: str, tmp_p
     assert f"{earlier}: a search with k 0.3 lies outside of what is tuned here" in told
 
 
+def test_words_outside_are_told_as_they_are(make_driver: Callable[[], Any], sweep_folder: Path, tmp_path: Path) -> None:
+    driver = make_driver()
+    driver.begin(config=SweepConfig(**SMALL, budget="3 cpu-minutes").to_plain())
+    for name, k, pair_scale in (("a", 0.1, "sum"), ("b", 0.2, "mean")):
+        driver.search(name, k=k, pair_scale=pair_scale, **{"lambda": 0.01})
+        driver.grant(name, 20.0, 1, 3)
+        driver.nasib_epochs(name, 0.5)
+        driver.rest(name)
+    driver.end()
+    other = SweepConfig(**SMALL, search={"pair_scale": {"choice": ["mean"]}})
+    config, told = warm_started(other, [load_sweep(sweep_folder)], str(tmp_path / "new"))
+    assert config.points[0] == {"k": 0.2, "lambda": 0.01, "pair_scale": "mean"}
+    assert f"{sweep_folder}: a search with pair_scale sum lies outside of what is tuned here" in told
+
+
 def test_if_there_is_nothing_to_begin_with_that_is_an_error(earlier: str, tmp_path: Path) -> None:
     elsewhere = SweepConfig(**SMALL, search={"k": {"uniform": [0.4, 0.5]}})
     with pytest.raises(ValueError, match="no search there can be taken over"):
