@@ -72,14 +72,10 @@ class Search:
         splits = make_splits(dataset.train.labels, settings.data, settings.split_seed)
         self.data_fingerprint = dataset.fingerprint
         self.splits_fingerprint = _fingerprint(splits.weights, splits.alpha, splits.selection)
-        # Parts may come sorted by class; every search of a sweep evaluates on the same shuffled batches.
-        selection_order = torch.randperm(
-            len(splits.selection), generator=random_stream(settings.split_seed, "selection order")
-        )
         self._parts = {
             Phase.WEIGHTS: splits.weights,
             Phase.ALPHA: splits.alpha,
-            Phase.SELECTION: splits.selection[selection_order],
+            Phase.SELECTION: self._shuffled(splits.selection, "selection order"),
         }
         self.plan = plan_epoch(
             {phase: len(part) for phase, part in self._parts.items()}, search.batch_size, search.alternate
@@ -326,11 +322,16 @@ class Search:
         self._measurement = None
 
     def _derive_and_measure(self) -> Steps[float]:
-        """Choose the preferred network, where alpha does not, and measure the objective of it."""
-        search, seed, epoch = self.settings.search, self.settings.seed, self.current_epoch
-        selection = self._part(Phase.SELECTION)
+        """Choose the preferred network, where alpha does not, and measure the objective of it.
+
+        Every search of the sweep is measured with the same seeds and on images in the same order, at any epoch: what a
+        seed does to all networks alike then cancels when they are compared (common random numbers).
+        """
+        search, common_seed = self.settings.search, self.settings.split_seed
+        weights = self._labelled(self._shuffled(self._parts[Phase.WEIGHTS], "objective order").to(self._device))
+        selection = self._labelled(self._order(Phase.SELECTION))
         if search.derive == "random-search":
-            drawn = random_stream(seed, "random search", epoch)
+            drawn = random_stream(self.settings.seed, "random search", self.current_epoch)
             bounds = [(batch.start, batch.stop) for batch in self.plan if batch.phase is Phase.SELECTION]
             if self.supernet.training:
                 self.supernet.train(False)
@@ -348,16 +349,20 @@ class Search:
                 self.supernet,
                 self.architecture(),
                 Recipe.of_search(search),
-                weights=self._part(Phase.WEIGHTS),
+                weights=weights,
                 selection=selection,
-                seed=stream_seed(seed, "objective", epoch),
+                seed=stream_seed(common_seed, "objective"),
                 epochs=search.objective_epochs,
                 trainings=search.objective_trainings,
             )
         )
 
-    def _part(self, phase: Phase) -> LabelledImages:
-        return LabelledImages(self._images, self._labels, self._order(phase), self._transform)
+    def _labelled(self, part: Tensor) -> LabelledImages:
+        return LabelledImages(self._images, self._labels, part, self._transform)
+
+    def _shuffled(self, part: Tensor, purpose: str) -> Tensor:
+        """A part in an order that all searches of a sweep share; splits may come sorted by class."""
+        return part[torch.randperm(len(part), generator=random_stream(self.settings.split_seed, purpose))]
 
 
 def _fingerprint(*parts: Tensor) -> str:

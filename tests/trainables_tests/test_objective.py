@@ -14,10 +14,14 @@ from trainables.nasib import NasibTrainable
 from trainables.search import Search
 from trainables.settings import Objective
 from trainables.supernet import network_with_shared_weights
-from trainables.training import Training, judge
+from trainables.training import LabelledImages, Training, judge
 from trainables.training_settings import Recipe
 
 Make = Callable[..., NasibTrainable]
+
+
+def _part_of(search: Search, phase: Phase) -> LabelledImages:
+    return search._labelled(search._parts[phase])
 
 
 def _run(search: Search) -> Search:
@@ -54,13 +58,13 @@ def test_a_fine_tuned_likelihood_is_that_of_the_network_after_one_more_epoch_alo
     search = _run(make_search(seed=1, horizon=2, objective="fine-tuned-likelihood"))
     network = network_with_shared_weights(search.supernet, search.architecture())
     recipe = Recipe.of_search(search.settings.search)
-    Training(network, recipe, search._part(Phase.WEIGHTS), seed=0, horizon=1).run()
-    by_hand = -judge(network, search._part(Phase.SELECTION), 32).loss
+    Training(network, recipe, _part_of(search, Phase.WEIGHTS), seed=0, horizon=1).run()
+    by_hand = -judge(network, _part_of(search, Phase.SELECTION), 32).loss
     assert search.position.last_epoch is not None
     # Another order of the images.
     assert search.position.last_epoch.objective == pytest.approx(by_hand, abs=0.15)
     shared = -judge(
-        network_with_shared_weights(search.supernet, search.architecture()), search._part(Phase.SELECTION), 32
+        network_with_shared_weights(search.supernet, search.architecture()), _part_of(search, Phase.SELECTION), 32
     ).loss
     assert search.position.last_epoch.objective > shared
 
@@ -105,6 +109,16 @@ def test_of_several_trainings_it_is_the_mean(make: Make) -> None:
     assert len({round(value, 9) for value in (one["objective"], second, third)}) == 3
     assert all(-4 < value < 0 for value in (second, third))
     assert three["train_loss"] == one["train_loss"]
+
+
+def test_searches_of_a_sweep_that_prefer_the_same_network_report_the_same_value_at_any_epoch(make: Make) -> None:
+    told = {"candidates": ["conv3x3", "conv5x5"], "priors": {"conv3x3": 50.0}, "horizon": 2}
+    one, other = (make(**told, seed=seed, split_seed=3) for seed in (1, 2))
+    reports = [one.step(), one.step(), other.step()]
+    assert reports[0]["architecture"] == reports[2]["architecture"]
+    assert reports[0]["train_loss"] != reports[2]["train_loss"]
+    assert len({report["objective"] for report in reports}) == 1
+    assert make(**told, seed=1, split_seed=4).step()["objective"] != reports[0]["objective"]
 
 
 def test_it_is_measured_where_searches_are_compared_and_at_the_end(make: Make) -> None:
