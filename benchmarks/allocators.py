@@ -31,14 +31,15 @@ from rich.table import Table
 from nasib_ray.config import SweepConfig
 from nasib_ray.search_space import Range
 from nasib_ray.searcher import sampled_point
-from nasib_ray.simulate import ALLOCATORS, settings_of, simulate_all
+from nasib_ray.simulate import ALLOCATORS, allocators_for, settings_of, simulate_all
 from schedulers.allocators import halving_without_horizon
 from schedulers.budget import Budget
-from schedulers.curve_table import METRIC, CurveTable, TableWorkload, read_curve_table
+from schedulers.curve_table import CurveTable, TableWorkload, read_curve_table
 from schedulers.rules import Rules
 from schedulers.simulated_world import World
 from schedulers.simulator import Simulator
 from schedulers.sweep_state import SearchRecord
+from schedulers.workload import METRIC
 
 BUDGETS, SLOTS = (10.0, 30.0), (1, 4, 16)
 BASE = "asha"
@@ -249,7 +250,7 @@ def main() -> None:
     if missing:
         parser.error(f"there is no {missing[0]}: taskset_tables.py makes tables")
     tables = [read_curve_table(path) for path in options.table]
-    run_tables(tables, options.allocator or list(ALLOCATORS), options.seeds, options.jobs, options.file)
+    run_tables(tables, options.allocator or allocators_for(tables), options.seeds, options.jobs, options.file)
     report_tables(read_runs(options.file), options.seeds)
 
 

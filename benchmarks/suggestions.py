@@ -111,7 +111,7 @@ class Reporting(Learner):
     def epoch_seconds(self) -> float:
         return EPOCH_SECONDS
 
-    def learn(self, horizon: int | None) -> Mapping[str, Any]:
+    def learn(self, horizon: int | None, compared: bool) -> Mapping[str, Any]:
         self._epochs += 1
         self._tell(self._epochs, self._curve[self._epochs - 1])
         return {"value": self._curve[self._epochs - 1]}

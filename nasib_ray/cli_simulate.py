@@ -13,7 +13,9 @@ from nasib_ray.cli_options import wide_console, working
 
 
 def simulate(
-    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Parquet files of learning curves.")],
+    tables: Annotated[
+        list[Path], typer.Argument(metavar="TABLE...", help="Learning curves (.parquet), models (.json).")
+    ],
     full_trainings: Annotated[
         list[float] | None,
         typer.Option("--full-trainings", metavar="N", help="The budget: as many times what a full training costs."),
@@ -44,11 +46,17 @@ def simulate(
     same order, the same costs and the same slots. Regret is 0 at the table's best final value and 1 at its median one;
     over time it is the mean over the budget. --full-trainings, --slots and --allocator can be given several times.
 
-    Allocators: async-halving (the default of Trainables that are told no horizon), async-halving-at-once (with
-    `continue_at_once` and an endgame, as searches have it that are told one), equal-share, asha (Ray Tune's, which
-    stops), asha-promotion (which pauses), hyperband, median, fifo.
+    A model of searches whose values depend on the horizon that they are told can stand in a table's place: it is a
+    file that benchmarks/nasib_curves.py fits to real searches. Regret is 0 at the 99.5% quantile, and 1 at the median,
+    of 300 searches that are told its full horizon.
+
+    Allocators: async-halving (the default: for a table, of Trainables that are told no horizon; for a model, of
+    searches), equal-share, asha (Ray Tune's, which stops), asha-promotion (which pauses), hyperband, median, fifo;
+    for tables async-halving-at-once (with `continue_at_once` and an endgame); for models async-halving-fixed (no
+    search is told another horizon), async-halving-queued (without `continue_at_once`), pbt.
     """
-    from nasib_ray.simulate import ALLOCATORS, settings_of, simulate_all, trainings_within
+    from nasib_ray.horizon_model import read_model
+    from nasib_ray.simulate import allocators_for, settings_of, simulate_all, trainings_within
     from nasib_ray.simulation_report import simulation_report, write_curves
     from schedulers.budget import Budget
     from schedulers.curve_table import read_curve_table
@@ -58,14 +66,14 @@ def simulate(
     for file in filter(None, (as_json, plot)):
         if not file.parent.is_dir():
             raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
-    read = [read_curve_table(table, mode) for table in tables]
+    read = [read_model(path) if path.suffix == ".json" else read_curve_table(path, mode) for path in tables]
     if full_trainings is not None and budget is None:
         bought = full_trainings
     elif budget is not None and full_trainings is None:
         bought = [trainings_within(Budget.parse(budget), read)]
     else:
         raise ValueError("give the budget either as --full-trainings N, or as --budget, such as '10 gpu-hours'")
-    settings = settings_of(read, allocators or list(ALLOCATORS), bought, slots or [1], seeds, preemptions)
+    settings = settings_of(read, allocators or allocators_for(read), bought, slots or [1], seeds, preemptions)
     runs = []
     with working(f"simulating {len(settings):,} sweeps") as progress:
         for run in simulate_all(read, settings, jobs or os.cpu_count() or 1):

@@ -1,4 +1,4 @@
-"""Sweeps over tables of learning curves in simulated time, under this project's allocators and under others' rules."""
+"""Sweeps in simulated time, over learning curves or a model, under our allocators and under others' rules."""
 
 from __future__ import annotations
 
@@ -14,33 +14,59 @@ from typing import Any
 from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs, halving_without_horizon
 from schedulers.budget import Budget
-from schedulers.curve_table import METRIC, CurveTable, TableWorkload
+from schedulers.curve_table import CurveTable
 from schedulers.peers import AshaStopping, FirstComeFirstServed, HyperBand, MedianStopping
+from schedulers.population import Heritable, PopulationBasedTraining, PopulationWorkload
 from schedulers.rules import Rules
 from schedulers.simulated_world import World
 from schedulers.simulator import Simulator
+from schedulers.workload import METRIC, Benchmark
 
 ETA = 4
 """Of everything that halves, but for HyperBand, which has Ray Tune's 3."""
 
 
-def _halving(max_t: int, *, at_once: bool = False) -> Allocator:
-    rungs = geometric_rungs(1, ETA, max_t)
-    return AsyncHalving(eta=ETA, continue_at_once=at_once, rungs=rungs, endgame=at_once)
+def _queued(max_t: int) -> Allocator:
+    return AsyncHalving(eta=ETA, continue_at_once=False, rungs=geometric_rungs(1, ETA, max_t), endgame=False)
 
 
-ALLOCATORS: Mapping[str, Callable[[int, float], Allocator]] = {
-    "async-halving": lambda max_t, trainings: halving_without_horizon(max_t, eta=ETA),
-    "async-halving-at-once": lambda max_t, trainings: _halving(max_t, at_once=True),
-    "equal-share": lambda max_t, trainings: EqualShare(max(1, round(trainings))),
-    "asha": lambda max_t, trainings: AshaStopping(max_t, eta=ETA),
-    "asha-promotion": lambda max_t, trainings: _halving(max_t),
-    "hyperband": lambda max_t, trainings: HyperBand(max_t),
-    "median": lambda max_t, trainings: MedianStopping(max_t),
-    "fifo": lambda max_t, trainings: FirstComeFirstServed(max_t),
+def _at_once(max_t: int) -> Allocator:
+    return AsyncHalving(eta=ETA, rungs=geometric_rungs(1, ETA, max_t))
+
+
+def _population(max_t: int, trainings: float, slots: int, seed: int) -> Allocator:
+    return PopulationBasedTraining(max_t, max(slots, round(trainings)), seed=seed)
+
+
+Maker = Callable[[Benchmark, "Setting"], Allocator]
+
+ALLOCATORS: Mapping[str, Maker] = {
+    "async-halving": lambda of, _: AsyncHalving() if of.horizon_told else halving_without_horizon(of.max_t, eta=ETA),
+    "async-halving-at-once": lambda of, _: _at_once(of.max_t),
+    "async-halving-fixed": lambda of, _: AsyncHalving(replan=False),
+    "async-halving-queued": lambda of, _: AsyncHalving(continue_at_once=False),
+    "equal-share": lambda of, setting: EqualShare(max(1, round(setting.budget))),
+    "asha": lambda of, _: AshaStopping(of.max_t, eta=ETA),
+    "asha-promotion": lambda of, _: _queued(of.max_t),
+    "hyperband": lambda of, _: HyperBand(of.max_t),
+    "median": lambda of, _: MedianStopping(of.max_t),
+    "fifo": lambda of, _: FirstComeFirstServed(of.max_t),
+    "pbt": lambda of, setting: _population(of.max_t, setting.budget, setting.slots, setting.seed),
 }
-"""By the names that ``nasib-ray simulate --allocator`` takes: makes one for trials of so many epochs, and a budget of
-so many of them."""
+"""By the names that ``nasib-ray simulate --allocator`` takes."""
+
+_TOLD = {"async-halving-fixed", "async-halving-queued", "pbt"}
+"""Those that are for models alone: they tell trials other horizons, or another configuration."""
+
+_UNTOLD = {"async-halving-at-once"}
+"""Those that are for tables alone."""
+
+
+def allocators_for(benchmarks: Sequence[Benchmark]) -> list[str]:
+    """The allocators that can be simulated over all of these."""
+    told = {benchmark.horizon_told for benchmark in benchmarks}
+    without = (_UNTOLD if True in told else set()) | (_TOLD if False in told else set())
+    return [name for name in ALLOCATORS if name not in without]
 
 
 @dataclass(frozen=True)
@@ -48,7 +74,7 @@ class Setting:
     """One simulated sweep that is to be run.
 
     Attributes:
-        table: The table's name.
+        table: The name of the table, or of the model.
         allocator: One of :data:`ALLOCATORS`.
         budget: In full trainings, each of which costs what a configuration does in the mean.
         slots: How many trials can run at once.
@@ -103,7 +129,7 @@ class SimulatedRun(Setting):
 
 
 def settings_of(
-    tables: Sequence[CurveTable],
+    benchmarks: Sequence[Benchmark],
     allocators: Sequence[str],
     full_trainings: Sequence[float],
     slots: Sequence[int],
@@ -117,13 +143,16 @@ def settings_of(
     """
     if unknown := [name for name in allocators if name not in ALLOCATORS]:
         raise ValueError(f"no allocator is called {unknown[0]}: there are {', '.join(ALLOCATORS)}")
+    possible = allocators_for(benchmarks)
+    if unfit := [name for name in allocators if name not in possible]:
+        raise ValueError(f"{unfit[0]} cannot be simulated over these: what can is {', '.join(possible)}")
     if wrong := [number for number in (*full_trainings, *slots) if not 0 < number < math.inf]:
         raise ValueError(f"{wrong[0]:g} is no number of full trainings or slots: both are above 0")
-    if len({table.name for table in tables}) < len(tables):
-        raise ValueError("two tables have the same name: a table can be simulated once, and is told by its file's name")
+    if len({benchmark.name for benchmark in benchmarks}) < len(benchmarks):
+        raise ValueError("two tables or models have the same name: each can be simulated once, and is told by its name")
     return [
-        Setting(table.name, name, budget, count, seed, preemptions_per_hour)
-        for table in tables
+        Setting(benchmark.name, name, budget, count, seed, preemptions_per_hour)
+        for benchmark in benchmarks
         for budget in dict.fromkeys(full_trainings)
         for count in dict.fromkeys(slots)
         for seed in range(seeds)
@@ -131,27 +160,31 @@ def settings_of(
     ]
 
 
-def trainings_within(budget: Budget, tables: Sequence[CurveTable]) -> float:
+def trainings_within(budget: Budget, benchmarks: Sequence[Benchmark]) -> float:
     """How many full trainings a budget of device-time buys.
 
     Raises:
         ValueError: A table does not tell what its epochs take, or they do not cost the same in all tables.
     """
-    if untold := [table.name for table in tables if table.epoch_seconds is None]:
+    if untold := [one.name for one in benchmarks if isinstance(one, CurveTable) and one.epoch_seconds is None]:
         raise ValueError(f"{untold[0]} does not tell epoch_device_seconds, so {budget} mean nothing: count trainings")
-    costs = [table.max_t * TableWorkload(table, seed=0).epoch_seconds for table in tables]
+    costs = [one.max_t * one.workload(seed=0).epoch_seconds for one in benchmarks]
     if max(costs) > 1.01 * min(costs):
         raise ValueError(f"full trainings cost {min(costs):.4g} to {max(costs):.4g} s in these tables: one at a time")
     return budget.device_seconds / statistics.fmean(costs)
 
 
-def simulate(table: CurveTable, setting: Setting) -> SimulatedRun:
-    """Simulate one sweep over a table.
+def simulate(benchmark: Benchmark, setting: Setting) -> SimulatedRun:
+    """Simulate one sweep over a table or a model.
 
     Starting and resuming a trial takes half a mean epoch, slots have speeds that are lognormal with a spread of 0.2,
     and so are configurations' epochs with one of 0.5 where the table does not tell their times.
     """
-    workload = TableWorkload(table, setting.seed)
+    workload = benchmark.workload(setting.seed)
+    allocator = ALLOCATORS[setting.allocator](benchmark, setting)
+    if isinstance(allocator, PopulationBasedTraining):
+        assert isinstance(workload, Heritable), "a population is trained over a model alone"
+        workload = PopulationWorkload(workload, allocator)
     epoch = workload.epoch_seconds
     world = World(
         slots=setting.slots,
@@ -165,17 +198,25 @@ def simulate(table: CurveTable, setting: Setting) -> SimulatedRun:
         preemptions_per_hour=setting.preemptions_per_hour,
         seed=setting.seed,
     )
-    rules = Rules(devices=1.0, metric=METRIC, mode=table.mode, full_epochs=table.max_t, boot_seconds=epoch / 2)
-    budget = Budget(setting.budget * table.max_t * epoch, "gpu")
+    rules = Rules(
+        devices=1.0,
+        metric=METRIC,
+        mode=benchmark.mode,
+        full_epochs=benchmark.max_t,
+        horizon_told=benchmark.horizon_told,
+        boot_seconds=epoch / 2,
+    )
+    budget = Budget(setting.budget * benchmark.max_t * epoch, "gpu")
     began = time.perf_counter()
-    allocator = ALLOCATORS[setting.allocator](table.max_t, setting.budget)
     simulator = Simulator(world, workload, allocator, budget, rules)
+    if isinstance(workload, PopulationWorkload):
+        workload.saved = simulator.saved
     state = simulator.run()
     return SimulatedRun(
         **{key.name: getattr(setting, key.name) for key in fields(setting)},
         budget_device_seconds=budget.device_seconds,
         budget_used=state.ledger.spent / budget.device_seconds,
-        regrets=table.regrets(simulator.best, budget.device_seconds),
+        regrets=benchmark.regrets(simulator.best, budget.device_seconds),
         trials=len(state.searches),
         preemptions=simulator.preemptions,
         decisions=len(simulator.decision_seconds),
@@ -184,25 +225,25 @@ def simulate(table: CurveTable, setting: Setting) -> SimulatedRun:
     )
 
 
-def simulate_all(tables: Sequence[CurveTable], settings: Sequence[Setting], jobs: int) -> Iterator[SimulatedRun]:
+def simulate_all(benchmarks: Sequence[Benchmark], settings: Sequence[Setting], jobs: int) -> Iterator[SimulatedRun]:
     """Simulate many sweeps, in this process or in several; as they are done, in the order of the settings."""
-    of = {table.name: table for table in tables}
+    of = {benchmark.name: benchmark for benchmark in benchmarks}
     if jobs == 1:
         for setting in settings:
             yield simulate(of[setting.table], setting)
         return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _hold_tables, (of,)) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _hold, (of,)) as pool:
         yield from pool.map(_simulate_held, settings, chunksize=4)
 
 
-_tables: Mapping[str, CurveTable] = {}
+_benchmarks: Mapping[str, Benchmark] = {}
 """Of a process of a pool."""
 
 
-def _hold_tables(tables: Mapping[str, CurveTable]) -> None:
-    global _tables
-    _tables = tables
+def _hold(benchmarks: Mapping[str, Benchmark]) -> None:
+    global _benchmarks
+    _benchmarks = benchmarks
 
 
 def _simulate_held(setting: Setting) -> SimulatedRun:
-    return simulate(_tables[setting.table], setting)
+    return simulate(_benchmarks[setting.table], setting)

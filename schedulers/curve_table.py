@@ -14,18 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schedulers.sweep_state import Kind
-from schedulers.workload import Learner, Workload
+from schedulers.workload import METRIC, Benchmark, Learner, Workload, share_of_median
 
 CURVE = "curve"
 EPOCH_SECONDS = "epoch_device_seconds"
-METRIC = "value"
-
-_POINTS = 50
-"""Regret over time is a mean over so many equally spaced points of the budget."""
 
 
 @dataclass(frozen=True)
-class CurveTable:
+class CurveTable(Benchmark):
     """Learning curves of many configurations.
 
     Attributes:
@@ -43,32 +39,22 @@ class CurveTable:
     curves: Sequence[Sequence[float]]
     epoch_seconds: Sequence[float] | None
 
+    horizon_told = False
+
     @property
     def max_t(self) -> int:
         """Epochs of a full training."""
         return len(self.curves[0])
 
+    def workload(self, seed: int) -> TableWorkload:
+        """Its rows in an order of the seed's."""
+        return TableWorkload(self, seed)
+
     def regret(self, value: float | None) -> float:
         """How far a value is from the table's best final value, in [0, 1]: 1 is its median one, or no value at all."""
-        if value is None:
-            return 1.0
         sign = 1.0 if self.mode == "min" else -1.0
         final = [sign * curve[-1] for curve in self.curves]
-        return min(1.0, max(0.0, (sign * value - min(final)) / (median(final) - min(final))))
-
-    def regrets(self, best: Sequence[tuple[float, float]], budget: float) -> list[float]:
-        """Regret at equally spaced points of a budget, the last of them its end.
-
-        Args:
-            best: (device-seconds spent, value) whenever a better value came.
-            budget: Device-seconds.
-        """
-        seen, came, regrets = list(best), 0, list[float]()
-        for point in range(1, _POINTS + 1):
-            while came < len(seen) and seen[came][0] <= budget * point / _POINTS + 1e-9:
-                came += 1
-            regrets.append(self.regret(seen[came - 1][1] if came else None))
-        return regrets
+        return share_of_median(None if value is None else sign * value, min(final), median(final))
 
 
 def read_curve_table(path: str | Path, mode: str = "min") -> CurveTable:
@@ -157,7 +143,7 @@ class _Curve(Learner):
         """As the table has it."""
         return self._epoch_seconds
 
-    def learn(self, horizon: int | None) -> Mapping[str, Any]:
+    def learn(self, horizon: int | None, compared: bool) -> Mapping[str, Any]:
         """The next value of the curve."""
         self._epochs += 1
         return {METRIC: self._curve[self._epochs - 1]}

@@ -286,8 +286,8 @@ class Simulator:
         metrics: dict[str, Any] = {"cut": not process.whole, "time_this_iter_s": process.step}
         if process.whole:
             trial.epochs += 1
-            metrics |= {**trial.learner.learn(search.horizon), "epoch_seconds": trial.duration}
-            metrics |= {"objective_seconds": trial.beside}
+            metrics |= trial.learner.learn(search.horizon, compared=trial.epochs >= search.target)
+            metrics |= {"epoch_seconds": trial.duration, "objective_seconds": trial.beside}
             trial.duration = trial.beside = trial.gone = 0.0
         else:
             self.cuts += 1

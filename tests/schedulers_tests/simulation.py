@@ -60,7 +60,7 @@ class Steady(Learner):
     def compare_seconds(self) -> float:
         return self._world.comparing
 
-    def learn(self, horizon: int | None) -> Mapping[str, Any]:
+    def learn(self, horizon: int | None, compared: bool) -> Mapping[str, Any]:
         self._epochs += 1
         return {"value": self._quality * (1 - math.exp(-self._epochs / 10))}
 

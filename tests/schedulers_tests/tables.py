@@ -6,11 +6,12 @@ import random
 
 from schedulers.allocation import Allocator
 from schedulers.budget import Budget
-from schedulers.curve_table import METRIC, CurveTable, TableWorkload
+from schedulers.curve_table import CurveTable, TableWorkload
 from schedulers.rules import Rules
 from schedulers.simulated_world import World
 from schedulers.simulator import Simulator
 from schedulers.sweep_state import SweepState
+from schedulers.workload import METRIC
 
 
 def made_table(rows: int = 200, epochs: int = 16, mode: str = "max") -> CurveTable:

@@ -37,7 +37,7 @@ class Rising(Learner):
     def epoch_seconds(self) -> float:
         return SECONDS
 
-    def learn(self, horizon: int | None) -> Mapping[str, Any]:
+    def learn(self, horizon: int | None, compared: bool) -> Mapping[str, Any]:
         self._epochs += 1
         return {"value": self._x * (1 - 0.8**self._epochs)}
 

@@ -1,0 +1,198 @@
+"""The model of how a search depends on its horizon: fitted to real searches, and what allocators come to under it.
+
+    python benchmarks/horizon_model.py fit benchmarks/results/nasib-curves-digits.jsonl
+    python benchmarks/horizon_model.py compare benchmarks/results/nasib-model-digits-objective.json ... --file RUNS
+
+`fit` estimates `nasib_ray.horizon_model.HorizonModel` by maximum likelihood from the records of nasib_curves.py, once
+for the objective and once for the accuracy with shared weights, writes both models into benchmarks/results, and prints
+how well a fit to the searches of one horizon foretells those whose horizon changed in mid-flight.
+
+`compare` simulates sweeps over models (budgets of 5, 10 and 30 full searches, 1, 4 and 16 slots) under every allocator,
+and under variants of ours: other rungs, other shares that go on. Runs are appended to the file and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nasib_curves import OBJECTIVE_EPOCHS
+from numpy.typing import NDArray
+from objective_study import read_records
+from rich.console import Console
+from rich.table import Table
+from scipy.optimize import minimize
+
+from nasib_ray.horizon_model import Course, HorizonModel
+
+RESULTS = Path(__file__).parent / "results"
+MEASURES = {"objective": "curve", "accuracy": "val_accuracy"}
+"""What is fitted, and its column in the records."""
+
+EPOCH_SECONDS = 600.0
+"""Of the models, as of tables that do not tell: what was measured is small, and has epochs of seconds."""
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One real search.
+
+    Attributes:
+        k, lambda_: Its settings.
+        history: (epochs done, horizon that was told then).
+        values: After each epoch.
+        seconds: Of an epoch, in the mean.
+    """
+
+    k: float
+    lambda_: float
+    history: tuple[tuple[int, int], ...]
+    values: Vector
+    seconds: float
+
+    @classmethod
+    def of(cls, record: dict[str, Any], column: str) -> Observed:
+        """As it was recorded."""
+        settings = record["cell"]["settings"]
+        history = tuple((after, to) for after, to in settings["horizons"])
+        seconds = sum(record["seconds"]) / len(record["seconds"])
+        return cls(settings["k"], settings["lambda"], history, np.array(record[column]), seconds)
+
+    def terms(self, model: HorizonModel) -> NDArray[np.float64]:
+        """What each coefficient is multiplied by, after each epoch: [epochs, 4 + effects]."""
+        course, told = Course(self.k, model.learning_epochs), dict(self.history)
+        features, horizon, rows = model.features(self.k, self.lambda_), 0, []
+        for done in range(len(self.values)):
+            horizon = told.get(done, horizon)
+            course.advance(horizon)
+            learnt, exploiting = course.learnt, course.exploiting
+            rows.append([1.0, learnt, exploiting * learnt, exploiting, *(learnt * value for value in features)])
+        return np.array(rows)
+
+
+def measuring_epochs(setup: str) -> float:
+    """What measuring the objective takes, in epochs of a search, by the records of the study of objectives."""
+    records = [
+        one for one in read_records([RESULTS / f"objective-{setup}.jsonl"]) if one["cell"]["study"] == "objective"
+    ]
+    trained = [f"trained {OBJECTIVE_EPOCHS[setup]}, seed {seed}" for seed in (0, 1)]
+    searched = [(one["search_seconds"] / len(one["curve"]), one["end"]) for one in records if one.get("search_seconds")]
+    return statistics.median(sum(end[name]["seconds"] for name in trained) / epoch for epoch, end in searched)
+
+
+def fit(searches: Sequence[Observed], name: str, metric: str, comparing_epochs: float | None) -> HorizonModel:
+    """The most likely model."""
+    full = max(horizon for search in searches for _, horizon in search.history)
+    seconds = np.array([search.seconds for search in searches])
+    blank = HorizonModel(
+        name=name,
+        metric=metric,
+        comparing_epochs=comparing_epochs,
+        full_horizon=full,
+        level=0.0,
+        learnt=0.0,
+        exploited=0.0,
+        exploited_early=0.0,
+        learning_epochs=1.0,
+        effects=(0.0,) * 5,
+        trial_spread=0.0,
+        noise_spread=0.0,
+        noise_correlation=0.0,
+        k=(min(search.k for search in searches), max(search.k for search in searches)),
+        **{"lambda": (min(search.lambda_ for search in searches), max(search.lambda_ for search in searches))},
+        epoch_device_seconds=EPOCH_SECONDS,
+        cost_spread=float(np.log(seconds).std()),
+    )
+
+    def model_of(at: Vector) -> tuple[HorizonModel, float]:
+        """The model with the likeliest coefficients for these four numbers, and minus its log-likelihood."""
+        learning, trial, noise = (math.exp(value) for value in at[:3])
+        spreads = {"trial_spread": trial, "noise_spread": noise, "noise_correlation": 1 / (1 + math.exp(-at[3]))}
+        model = blank.model_copy(update={"learning_epochs": learning, **spreads})
+        parts = [whitened(search, model) for search in searches]
+        design, values = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+        found, *_ = np.linalg.lstsq(design, values, rcond=None)
+        unlikely = 0.5 * float(np.sum((values - design @ found) ** 2)) + sum(part[2] for part in parts)
+        names = ("level", "learnt", "exploited", "exploited_early")
+        update = {**dict(zip(names, map(float, found), strict=False)), "effects": tuple(map(float, found[4:]))}
+        return model.model_copy(update=update), unlikely
+
+    spread = float(np.std(np.concatenate([search.values for search in searches])))
+    starts = [np.array([math.log(epochs), math.log(spread), math.log(spread / 2), 1.0]) for epochs in (3.0, 30.0)]
+    bounds = [(0.0, math.log(10.0 * full)), *[(math.log(spread / 1e3), math.log(10 * spread))] * 2, (-5.0, 5.0)]
+    ends = [minimize(lambda at: model_of(at)[1], start, method="L-BFGS-B", bounds=bounds) for start in starts]
+    return model_of(min(ends, key=lambda end: float(end.fun)).x)[0]
+
+
+def whitened(search: Observed, model: HorizonModel) -> tuple[Vector, Vector, float]:
+    """A search's terms and values with errors made independent, and half the logarithm of what that scales by."""
+    terms = search.terms(model)
+    learnt, epochs = terms[:, 1], np.arange(len(search.values))
+    noise = model.noise_spread**2 * model.noise_correlation ** np.abs(np.subtract.outer(epochs, epochs))
+    factor = np.linalg.cholesky(model.trial_spread**2 * np.outer(learnt, learnt) + noise)
+    return np.linalg.solve(factor, terms), np.linalg.solve(factor, search.values), float(np.log(np.diag(factor)).sum())
+
+
+def mean_value(search: Observed, model: HorizonModel) -> Vector:
+    """What the model expects after each epoch."""
+    found = [model.level, model.learnt, model.exploited, model.exploited_early, *model.effects]
+    return np.asarray(search.terms(model) @ np.array(found))
+
+
+def report_fit(searches: Sequence[Observed], model: HorizonModel, console: Console) -> None:
+    """Print the model, how much it explains, and how it foretells changed horizons when fitted without them."""
+    console.print(f"\n{model.name}: {model.metric}", style="bold")
+    hidden = {"kind", "name", "mode", "horizon_told", "metric"}
+    for name, value in model.model_dump(exclude=hidden, by_alias=True).items():
+        if value is None:
+            continue
+        shown = ", ".join(f"{one:.4g}" for one in value) if isinstance(value, tuple) else f"{value:.4g}"
+        console.print(f"  {name:22} {shown}", highlight=False)
+    values = np.concatenate([search.values for search in searches])
+    left = values - np.concatenate([mean_value(search, model) for search in searches])
+    console.print(f"  explains {1 - left.var() / values.var():.0%} of the variance of all values", highlight=False)
+    one = [search for search in searches if len(search.history) == 1]
+    without = fit(one, model.name, model.metric, model.comparing_epochs)
+    shown = Table(box=None, header_style="bold")
+    shown.add_column("at the end of searches told")
+    for heading in ("searches", "observed", "foretold", "difference"):
+        shown.add_column(heading, justify="right")
+    for history in dict.fromkeys(search.history for search in searches):
+        some = [search for search in searches if search.history == history]
+        seen = np.array([search.values[-1] for search in some])
+        apart = seen - np.array([mean_value(search, without)[-1] for search in some])
+        error = float(apart.std(ddof=1)) / math.sqrt(len(some))
+        told = ", then ".join(f"{to} after {after}" if after else str(to) for after, to in history)
+        foretold = f"{seen.mean() - apart.mean():.3f}"
+        shown.add_row(told, str(len(some)), f"{seen.mean():.3f}", foretold, f"{apart.mean():+.3f} +- {error:.3f}")
+    console.print(shown)
+
+
+def main() -> None:
+    """Fit, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    of_fit = parts.add_parser("fit")
+    of_fit.add_argument("curves", type=Path, nargs="+", help="records of nasib_curves.py")
+    options = parser.parse_args()
+    for file in options.curves:
+        setup = file.stem.rpartition("-")[2]
+        for metric, column in MEASURES.items():
+            searches = [Observed.of(record, column) for record in read_records([file])]
+            takes = measuring_epochs(setup) if metric == "objective" else None
+            model = fit(searches, f"{setup}-{metric}", metric, takes)
+            target = RESULTS / f"nasib-model-{model.name}.json"
+            target.write_text(model.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
+            report_fit(searches, model, Console(width=120))
+
+
+if __name__ == "__main__":
+    main()
