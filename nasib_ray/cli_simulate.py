@@ -47,7 +47,7 @@ def simulate(
     over time it is the mean over the budget. --full-trainings, --slots and --allocator can be given several times.
 
     A model of searches whose values depend on the horizon that they are told can stand in a table's place: it is a
-    file that benchmarks/nasib_curves.py fits to real searches. Regret is 0 at the 99.5% quantile, and 1 at the median,
+    file that benchmarks/horizon_model.py fits to real searches. Regret is 0 at the 99.5% quantile, and 1 at the median,
     of 300 searches that are told its full horizon.
 
     Allocators: async-halving (the default: for a table, of Trainables that are told no horizon; for a model, of

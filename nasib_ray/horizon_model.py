@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from schedulers.population import Heritable
 from schedulers.sweep_state import Kind
@@ -77,6 +77,13 @@ class HorizonModel(BaseModel, Benchmark):
     lambda_: Bounds = Field(alias="lambda")
     epoch_device_seconds: Positive
     cost_spread: float = Field(ge=0)
+
+    @field_validator("k", "lambda_")
+    @classmethod
+    def _rising(cls, bounds: Bounds) -> Bounds:
+        if bounds[0] >= bounds[1]:
+            raise ValueError(f"its lowest value is {bounds[0]:g}, which must be below its highest, {bounds[1]:g}")
+        return bounds
 
     @property
     def max_t(self) -> int:
