@@ -1,12 +1,14 @@
 """Which allocator spends a budget best, and how fast it decides, in simulated time.
 
     python benchmarks/allocators.py tables TASK.parquet ... --file runs.jsonl
+    python benchmarks/allocators.py tables benchmarks/results/nasib-model-*.json --file runs.jsonl
     python benchmarks/allocators.py scale
 
-`tables` runs sweeps over tables of learning curves (see taskset_tables.py) under every allocator, with budgets of 10
-and 30 full trainings, on 1, 4 and 16 slots. One seed is the same trials in the same order, costs and slots for all.
-Regret is 0 at a table's best final value and 1 at its median one. Printed are means, and what they are above those of
-Ray's ASHA, with 95% of the bootstrap over tables and then seeds. Runs are appended to the file and not repeated.
+`tables` runs sweeps over tables of learning curves (see taskset_tables.py), or over models (see horizon_model.py),
+under every allocator, with budgets of 10 and 30 full trainings, on 1, 4 and 16 slots. One seed is the same trials in
+the same order, costs and slots for all. Regret is 0 at a table's best final value and 1 at its median one. Printed are
+means, and what they are above those of Ray's ASHA, with 95% of the bootstrap over tables and then seeds. Runs are
+appended to the file and not repeated.
 
 `scale` simulates a month of a thousand slots with preemptions, and prints what decisions and suggestions take.
 """
@@ -29,9 +31,11 @@ from rich.console import Console
 from rich.table import Table
 
 from nasib_ray.config import SweepConfig
+from nasib_ray.horizon_model import read_model
 from nasib_ray.search_space import Range
 from nasib_ray.searcher import sampled_point
 from nasib_ray.simulate import ALLOCATORS, allocators_for, settings_of, simulate_all
+from nasib_ray.simulation_report import bootstrap
 from schedulers.allocators import halving_without_horizon
 from schedulers.budget import Budget
 from schedulers.curve_table import CurveTable, TableWorkload, read_curve_table
@@ -39,12 +43,12 @@ from schedulers.rules import Rules
 from schedulers.simulated_world import World
 from schedulers.simulator import Simulator
 from schedulers.sweep_state import SearchRecord
-from schedulers.workload import METRIC
+from schedulers.workload import METRIC, Benchmark
 
 BUDGETS, SLOTS = (10.0, 30.0), (1, 4, 16)
 BASE = "asha"
-CLOSE = ("async-halving", "asha-promotion")
-"""Those that are compared with it cell by cell."""
+CLOSE = ("async-halving", "async-halving-fixed", "asha-promotion")
+"""Those that are compared with it cell by cell, and with the first of these."""
 RESAMPLES = 2000
 PER_CENT = 100.0
 
@@ -53,7 +57,7 @@ Means = Mapping[str, Sequence[float]]
 """Of each table, a value for each seed."""
 
 
-def run_tables(tables: Sequence[CurveTable], allocators: Sequence[str], seeds: int, jobs: int, file: Path) -> None:
+def run_tables(tables: Sequence[Benchmark], allocators: Sequence[str], seeds: int, jobs: int, file: Path) -> None:
     """Run what the file does not hold yet, and append it."""
     done = {key_of(run) for run in read_runs(file)}
     wanted = settings_of(tables, allocators, BUDGETS, SLOTS, seeds)
@@ -109,6 +113,7 @@ def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
             by[run["allocator"]][run["budget"], run["slots"]][run["table"]].append(run)
     allocators = sorted(by, key=list(ALLOCATORS).index)
     cells = sorted(by[BASE])
+    close = [name for name in CLOSE if name in by]
     names = sorted(by[BASE][cells[0]])
 
     def values(allocator: str, cell: Cell, measure: str) -> Means:
@@ -140,14 +145,18 @@ def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
         shown = _table(words, *(f"{budget:g} x {slots}" for budget, slots in cells))
         for allocator in allocators:
             shown.add_row(allocator, *(f"{_mean(values(allocator, cell, measure)):.3f}" for cell in cells))
-        for allocator in CLOSE:
+        for allocator in close:
             apart = [told(values(allocator, cell, measure), values(BASE, cell, measure)) for cell in cells]
             shown.add_row(f"{allocator} above {BASE}", *apart)
         console.print("", shown)
-    ours, promotion = (together(name, "final_regret") for name in CLOSE)
-    console.print(f"\nasync-halving above asha-promotion, final: {told(ours, promotion)}", highlight=False)
-    over = [together(name, "anytime_regret") for name in CLOSE]
-    console.print(f"async-halving above asha-promotion, over time: {told(*over)}", highlight=False)
+    ours, *others = close
+    for other in others:
+        for measure, words in (("final_regret", "final"), ("anytime_regret", "over time")):
+            mine, theirs = together(ours, measure), together(other, measure)
+            apart = {name: [a - b for a, b in zip(mine[name], theirs[name], strict=True)] for name in names}
+            low, high = bootstrap(apart)
+            share = f"{told(mine, theirs)}, or {_mean(apart):+.3f} ({low:+.3f} to {high:+.3f})"
+            console.print(f"{ours} above {other}, {words}: {share}", highlight=False)
 
 
 def _mean(of: Means) -> float:
@@ -249,7 +258,7 @@ def main() -> None:
     missing = [path for path in options.table if not path.exists()]
     if missing:
         parser.error(f"there is no {missing[0]}: taskset_tables.py makes tables")
-    tables = [read_curve_table(path) for path in options.table]
+    tables = [read_model(path) if path.suffix == ".json" else read_curve_table(path) for path in options.table]
     run_tables(tables, options.allocator or allocators_for(tables), options.seeds, options.jobs, options.file)
     report_tables(read_runs(options.file), options.seeds)
 
