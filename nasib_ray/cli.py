@@ -156,11 +156,13 @@ def resume(
     from nasib_ray.config import SweepConfig
     from nasib_ray.place import Place
     from nasib_ray.results import load_sweep
+    from nasib_ray.status import begun_by
 
     known = load_sweep(path)
     plain = known.state.settings.get("config")
     if plain is None:
-        raise ValueError(f"{path} was not begun by nasib-ray: run its own script again, which goes on with it")
+        again = {"retrain": "the same `nasib-ray retrain` as then"}.get(begun_by(known.state), "its own script again")
+        raise ValueError(f"{path} is not a sweep of the command line: run {again}, which goes on with it")
     given, device = known.state.ledger.budget, known.state.settings["device"]
     limits = {"max_storage": max_storage or known.state.max_storage_bytes, "deadline": deadline or _ahead(known)}
     chosen = SweepConfig(**{**plain, **limits, "budget": budget or f"{given!r} {device}-seconds"})

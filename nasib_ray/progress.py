@@ -292,7 +292,8 @@ def _report(console: Console, status: SweepStatus, path: str) -> None:
         case "running":
             _tell(console, "next", f"nasib-ray status {place}")
         case "interrupted":
-            _tell(console, "next", f"nasib-ray resume {place}")
+            again = {"sweep": f"nasib-ray resume {place}", "retrain": "the same nasib-ray retrain again"}
+            _tell(console, "next", again.get(status["begun_by"], "its own script again, which goes on with it"))
         case _:
             _tell(console, "next", f"nasib-ray results {place} --csv reports.csv")
 

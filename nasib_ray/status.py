@@ -12,6 +12,7 @@ from schedulers.sweep_state import Kind, LostCheckpoint, SearchRecord, SearchSta
 WITHOUT_LIMIT = 1e9
 """Device-seconds from which on a budget, of 31 years and more, is none."""
 
+Beginner = Literal["sweep", "retrain", "script"]
 SweepPhase = Literal["running", "interrupted", "finished", "failed"]
 
 # "lambda" is no identifier, so that a class cannot have it as an attribute.
@@ -158,6 +159,7 @@ class SweepStatus(TypedDict):
         max_storage_bytes: What they may take; None: no bound.
         deadline: When everything must be saved, of its newest run; None: there is none.
         chooses: Whether it is to find the best trial; trainings of found networks are not.
+        begun_by: What began it, and goes on with it: a command of nasib-ray (a ``search`` is a sweep), or a script.
         trials: Every trial, in the order in which they were made.
         incumbent: The best search; None before the first ranked report.
         selected: The trained network that did best in the selection; None before there is one.
@@ -181,6 +183,7 @@ class SweepStatus(TypedDict):
     max_storage_bytes: int | None
     deadline: str | None
     chooses: bool
+    begun_by: Beginner
     trials: list[TrialStatus]
     incumbent: IncumbentStatus | None
     selected: SelectedStatus | None
@@ -214,10 +217,16 @@ def sweep_status(state: SweepState, alive: bool) -> SweepStatus:
         "max_storage_bytes": state.max_storage_bytes,
         "deadline": _iso(state.deadline or 0.0),
         "chooses": "retrain" not in state.settings,
+        "begun_by": begun_by(state),
         "trials": [trial_status(state, search) for search in state.searches.values()],
         "incumbent": incumbent_status(state),
         "selected": selected_status(state),
     }
+
+
+def begun_by(state: SweepState) -> Beginner:
+    """What began a sweep."""
+    return "sweep" if "config" in state.settings else "retrain" if "retrain" in state.settings else "script"
 
 
 def sweep_phase(state: SweepState, alive: bool) -> tuple[SweepPhase, str]:

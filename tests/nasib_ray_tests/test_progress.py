@@ -212,13 +212,24 @@ def test_final_report_has_all_that_matters(driver: Any, sweep_folder: Path, widt
     assert told["next"] == f"nasib-ray results {sweep_folder} --csv reports.csv"
 
 
-def test_interrupted_sweep_is_told_how_to_go_on(driver: Any) -> None:
+@pytest.mark.parametrize(
+    ("settings", "again"),
+    [
+        ({"config": {}}, f"nasib-ray resume '/folder with spaces/{'digits' * 20}'"),
+        ({"retrain": {}}, "the same nasib-ray retrain again"),
+        ({}, "its own script again, which goes on with it"),
+    ],
+)
+def test_interrupted_sweep_is_told_how_to_go_on(
+    make_driver: Callable[[], Any], settings: dict[str, Any], again: str
+) -> None:
+    driver, screen = make_driver(), Screen()
+    driver.begin(**settings)
     driver.end("interrupted", "it was told to stop")
-    screen = Screen()
 
     final_report(screen.console, driver.state, "/folder with spaces/" + "digits" * 20)
 
-    assert facts(screen.text())["next"] == f"nasib-ray resume '/folder with spaces/{'digits' * 20}'"
+    assert facts(screen.text())["next"] == again
 
 
 def test_long_architecture_is_whole_in_the_final_report(make_driver: Callable[[], Any]) -> None:
