@@ -177,14 +177,14 @@ class Study:
         """Search, judge by every candidate for the objective, train from scratch."""
         record = self.new_record(cell)
         if cell.study == "random":
-            architecture = self._random_network(cell.seed)
+            architecture = self.random_network(cell.seed)
             record["end"] = self.trained_alone(architecture)
         else:
             architecture = self._search(cell, record)
         record["architecture"] = architecture.operations
         record["parameters"] = count_parameters(build_network(architecture))
         record["multiply_adds"] = count_multiply_adds(architecture)
-        record["truth"] = [self._truth(architecture, seed) for seed in range(self._setup.truth_seeds)]
+        record["truth"] = [self.truth(architecture, seed) for seed in range(self._setup.truth_seeds)]
         return record
 
     def _search(self, cell: Cell, record: dict[str, Any]) -> Architecture:
@@ -256,7 +256,8 @@ class Study:
             "seconds": seconds + time.process_time() - began,
         }
 
-    def _truth(self, architecture: Architecture, seed: int) -> dict[str, Any]:
+    def truth(self, architecture: Architecture, seed: int) -> dict[str, Any]:
+        """What a network comes to that is trained from scratch on all training images, on the test images."""
         network = self._fresh(architecture, seed)
         recipe = Recipe.of_search(self._base.search)
         taken = _processor_seconds(Training(network, recipe, self._all, seed, self._setup.truth_epochs).run)
@@ -267,7 +268,8 @@ class Study:
         with seeded_torch(seed):
             return build_network(architecture)
 
-    def _random_network(self, seed: int) -> Architecture:
+    def random_network(self, seed: int) -> Architecture:
+        """A network whose layers' operations are drawn at random."""
         search = self._base.search
         names = search.candidate_names
         channels, height, width = self.dataset.train.images.shape[1:]
