@@ -35,6 +35,7 @@ RESULTS = Path(__file__).parent / "results"
 MEASURES = {"objective": "curve", "accuracy": "val_accuracy"}
 """What is fitted, and its column in the records."""
 
+AXES = {"k": "k", "lambda": "lambda_"}
 EPOCH_SECONDS = 600.0
 """Of the models, as of tables that do not tell: what was measured is small, and has epochs of seconds."""
 
@@ -85,31 +86,26 @@ def measuring_epochs(setup: str) -> float:
     ]
     trained = [f"trained {OBJECTIVE_EPOCHS[setup]}, seed {seed}" for seed in (0, 1)]
     searched = [(one["search_seconds"] / len(one["curve"]), one["end"]) for one in records if one.get("search_seconds")]
-    return statistics.median(sum(end[name]["seconds"] for name in trained) / epoch for epoch, end in searched)
+    return statistics.median(sum(float(end[name]["seconds"]) for name in trained) / epoch for epoch, end in searched)
 
 
 def fit(searches: Sequence[Observed], name: str, metric: str, comparing_epochs: float | None) -> HorizonModel:
     """The most likely model."""
-    full = max(horizon for search in searches for _, horizon in search.history)
-    seconds = np.array([search.seconds for search in searches])
-    blank = HorizonModel(
-        name=name,
-        metric=metric,
-        comparing_epochs=comparing_epochs,
-        full_horizon=full,
-        level=0.0,
-        learnt=0.0,
-        exploited=0.0,
-        exploited_early=0.0,
-        learning_epochs=1.0,
-        effects=(0.0,) * 5,
-        trial_spread=0.0,
-        noise_spread=0.0,
-        noise_correlation=0.0,
-        k=(min(search.k for search in searches), max(search.k for search in searches)),
-        **{"lambda": (min(search.lambda_ for search in searches), max(search.lambda_ for search in searches))},
-        epoch_device_seconds=EPOCH_SECONDS,
-        cost_spread=float(np.log(seconds).std()),
+    searched = {key: [getattr(search, name) for search in searches] for key, name in AXES.items()}
+    blank = HorizonModel.model_validate(
+        {
+            "name": name,
+            "metric": metric,
+            "comparing_epochs": comparing_epochs,
+            "full_horizon": max(horizon for search in searches for _, horizon in search.history),
+            **dict.fromkeys(("level", "learnt", "exploited", "exploited_early", "trial_spread", "noise_spread"), 0.0),
+            "learning_epochs": 1.0,
+            "effects": (0.0,) * 5,
+            "noise_correlation": 0.0,
+            **{key: (min(values), max(values)) for key, values in searched.items()},
+            "epoch_device_seconds": EPOCH_SECONDS,
+            "cost_spread": statistics.pstdev(math.log(search.seconds) for search in searches),
+        }
     )
 
     def model_of(at: Vector) -> tuple[HorizonModel, float]:
@@ -127,7 +123,11 @@ def fit(searches: Sequence[Observed], name: str, metric: str, comparing_epochs: 
 
     spread = float(np.std(np.concatenate([search.values for search in searches])))
     starts = [np.array([math.log(epochs), math.log(spread), math.log(spread / 2), 1.0]) for epochs in (3.0, 30.0)]
-    bounds = [(0.0, math.log(10.0 * full)), *[(math.log(spread / 1e3), math.log(10 * spread))] * 2, (-5.0, 5.0)]
+    bounds = [
+        (0.0, math.log(10.0 * blank.full_horizon)),
+        *[(math.log(spread / 1e3), math.log(10 * spread))] * 2,
+        (-5.0, 5.0),
+    ]
     ends = [minimize(lambda at: model_of(at)[1], start, method="L-BFGS-B", bounds=bounds) for start in starts]
     return model_of(min(ends, key=lambda end: float(end.fun)).x)[0]
 
@@ -161,10 +161,10 @@ def report_fit(searches: Sequence[Observed], model: HorizonModel, console: Conso
     console.print(f"  explains {1 - left.var() / values.var():.0%} of the variance of all values", highlight=False)
     one = [search for search in searches if len(search.history) == 1]
     without = fit(one, model.name, model.metric, model.comparing_epochs)
-    shown = Table(box=None, header_style="bold")
-    shown.add_column("at the end of searches told")
+    table = Table(box=None, header_style="bold")
+    table.add_column("at the end of searches told")
     for heading in ("searches", "observed", "foretold", "difference"):
-        shown.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for history in dict.fromkeys(search.history for search in searches):
         some = [search for search in searches if search.history == history]
         seen = np.array([search.values[-1] for search in some])
@@ -172,8 +172,8 @@ def report_fit(searches: Sequence[Observed], model: HorizonModel, console: Conso
         error = float(apart.std(ddof=1)) / math.sqrt(len(some))
         told = ", then ".join(f"{to} after {after}" if after else str(to) for after, to in history)
         foretold = f"{seen.mean() - apart.mean():.3f}"
-        shown.add_row(told, str(len(some)), f"{seen.mean():.3f}", foretold, f"{apart.mean():+.3f} +- {error:.3f}")
-    console.print(shown)
+        table.add_row(told, str(len(some)), f"{seen.mean():.3f}", foretold, f"{apart.mean():+.3f} +- {error:.3f}")
+    console.print(table)
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ class Curves(Study):
     def _objective(self, architecture: Architecture) -> float:
         """As `trained-likelihood` with two trainings."""
         alone = self.trained_alone(architecture)
-        return -sum(found["loss"] for found in alone.values()) / len(alone)
+        return -fmean(float(found["loss"]) for found in alone.values())
 
 
 def write_table(records: list[dict[str, Any]], file: Path, horizon: int | None) -> None:
