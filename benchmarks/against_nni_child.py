@@ -19,10 +19,10 @@ from typing import Any, TextIO
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from straightforward import candidate
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.straightforward import candidate
 from trainables.alpha import ArchitectureParameters
 from trainables.architecture import MacroShape
 from trainables.momentum_sgd import MomentumSGD
@@ -191,7 +191,7 @@ def serve_nni(line: Line, settings: SearchSettings, strategy_name: str, channels
                 self.parameters(), settings.learning_rate, settings.momentum, weight_decay=settings.weight_decay
             )
 
-    class Asked(pytorch_lightning.Callback):
+    class Asked(pytorch_lightning.Callback):  # type: ignore[misc]
         """Makes the loop wait before every batch but the first, which is the last of the warm-up."""
 
         def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:

@@ -135,8 +135,8 @@ def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
     for allocator in allocators:
         row = [allocator]
         for measure in ("final_regret", "anytime_regret"):
-            ours = together(allocator, measure)
-            row += [f"{_mean(ours):.3f}", "" if allocator == BASE else told(ours, together(BASE, measure))]
+            regrets = together(allocator, measure)
+            row += [f"{_mean(regrets):.3f}", "" if allocator == BASE else told(regrets, together(BASE, measure))]
         of = [run for cell in cells for name in names for run in by[allocator][cell][name]]
         pace = statistics.median(1.0 / run["decision_seconds"] for run in of)
         whole.add_row(*row, f"{PER_CENT * statistics.fmean(run['budget_used'] for run in of):.1f} %", f"{pace:,.0f}")
@@ -153,9 +153,9 @@ def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
     for other in others:
         for measure, words in (("final_regret", "final"), ("anytime_regret", "over time")):
             mine, theirs = together(ours, measure), together(other, measure)
-            apart = {name: [a - b for a, b in zip(mine[name], theirs[name], strict=True)] for name in names}
-            low, high = bootstrap(apart)
-            share = f"{told(mine, theirs)}, or {_mean(apart):+.3f} ({low:+.3f} to {high:+.3f})"
+            differences = {name: [a - b for a, b in zip(mine[name], theirs[name], strict=True)] for name in names}
+            low, high = bootstrap(differences)
+            share = f"{told(mine, theirs)}, or {_mean(differences):+.3f} ({low:+.3f} to {high:+.3f})"
             console.print(f"{ours} above {other}, {words}: {share}", highlight=False)
 
 

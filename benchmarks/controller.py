@@ -81,7 +81,8 @@ def measure(trials: int, results: int, step_seconds: float) -> dict[str, Any]:
         ray.shutdown()
     if len(watch.noted) < 2:
         raise SystemExit(f"{trials} trials were not reached: lower --trials, or raise --results")
-    of_controller, of_driver = (watch.noted[-1][place] - watch.noted[0][place] for place in (0, 1))
+    of_controller = watch.noted[-1][0] - watch.noted[0][0]
+    of_driver = watch.noted[-1][1] - watch.noted[0][1]
     waits = [waited for _, _, waited in watch.noted if waited is not None]
     return {
         "trials": trials,

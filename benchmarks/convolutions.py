@@ -18,6 +18,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +128,12 @@ def merged(batch: int, channels: int, side: int, repeats: int, pairs: int) -> li
         ) -> list[Tensor]:
             return [first.weight_in(window), second.weight_in(window)]
 
-        def back(y: Tensor, wanted: tuple[Tensor, ...] = wanted, g: Tensor = g) -> object:
-            return torch.autograd.grad(y, wanted, g)
+        def back(run: Callable[[], Tensor], wanted: tuple[Tensor, ...] = wanted, g: Tensor = g) -> object:
+            return torch.autograd.grad(run(), wanted, g)
 
         def two(first: SameConvolution = first, second: SameConvolution = second, x: Tensor = x) -> Tensor:
-            return first(x) + second(x)
+            y: Tensor = first(x) + second(x)
+            return y
 
         def one(x: Tensor = x, kernels: Callable[[], list[Tensor]] = kernels) -> Tensor:
             return same_convolution(x, kernels()[0] + kernels()[1], 1)
@@ -149,8 +151,8 @@ def merged(batch: int, channels: int, side: int, repeats: int, pairs: int) -> li
             {
                 "kernels": " + ".join(f"{i}x{j}" for i, j in sizes),
                 "taps": window[0] * window[1] / (first.taps + second.taps),
-                "one": _ratios(repeats, lambda b=back, f=one: b(f()), lambda b=back, f=two: b(f())),
-                "wide": _ratios(repeats, lambda b=back, f=wide: b(f()), lambda b=back, f=each_normed: b(f())),
+                "one": _ratios(repeats, partial(back, one), partial(back, two)),
+                "wide": _ratios(repeats, partial(back, wide), partial(back, each_normed)),
             }
         )
     return rows

@@ -21,16 +21,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from drills.faults import FAULTS, TRAINABLES
+from drills.play import Outcome, scene_of
+from drills.stage import Scene
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.drills.faults import FAULTS, TRAINABLES  # noqa: E402
-from benchmarks.drills.play import Outcome, scene_of  # noqa: E402
-from benchmarks.drills.stage import Scene  # noqa: E402
-
 LONGEST_SECONDS = 600
 
 

@@ -85,7 +85,7 @@ def measuring_epochs(setup: str) -> float:
         one for one in read_records([RESULTS / f"objective-{setup}.jsonl"]) if one["cell"]["study"] == "objective"
     ]
     trained = [f"trained {OBJECTIVE_EPOCHS[setup]}, seed {seed}" for seed in (0, 1)]
-    searched = [(one["search_seconds"] / len(one["curve"]), one["end"]) for one in records if one.get("search_seconds")]
+    searched = [(float(one["search_seconds"]) / len(one["curve"]), one["end"]) for one in records]
     return statistics.median(sum(float(end[name]["seconds"]) for name in trained) / epoch for epoch, end in searched)
 
 

@@ -65,6 +65,9 @@ def candidates(setup: Setup, when: str) -> list[Candidate]:
 
         return Candidate(f"{name}: {measure}", value, seconds)
 
+    def counted(control: str) -> Candidate:
+        return Candidate(control.replace("_", "-"), lambda record: float(record[control]), lambda _: 0.0)
+
     found = [judged("shared weights", ["shared"], "accuracy")]
     for name, key in (
         ("recalibrated", "recalibrated"),
@@ -77,10 +80,7 @@ def candidates(setup: Setup, when: str) -> list[Candidate]:
         name = f"trained {epochs} epochs"
         found += [judged(name, keys[:1], "accuracy"), judged(name, keys[:1], "loss")]
         found.append(judged(f"{name}, 2 seeds", keys, "loss"))
-    for control in ("parameters", "multiply_adds"):
-        found.append(
-            Candidate(control.replace("_", "-"), lambda record, key=control: float(record[key]), lambda _: 0.0)
-        )
+    found += [counted("parameters"), counted("multiply_adds")]
     return found
 
 

@@ -59,7 +59,7 @@ def needed(
     """The operations of each kind of step with these candidates."""
     depth, side, _ = image_shape
     channels, names = settings.channels, settings.candidate_names
-    map_bytes = _BYTES_OF_FLOAT * batch * channels * side * side
+    map_bytes: float = _BYTES_OF_FLOAT * batch * channels * side * side
     stem = Operation(18.0 * batch * depth * channels * side * side, map_bytes)
     weight, architecture, evaluation = [stem, stem], [stem], [stem]
     for layer, columns in enumerate(pairs, start=1):

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +31,11 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from roofline import Roof, clock_of, measured_roof, needed
+from straightforward import StraightforwardSupernet
 from torch import Tensor
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.roofline import Roof, clock_of, measured_roof, needed
-from benchmarks.straightforward import StraightforwardSupernet
 from nasib_ray.sweep import versions
 from trainables.alpha import ArchitectureParameters
 from trainables.device import MemoryWatch, choose_algorithms, device_name, settle_process
@@ -93,7 +90,7 @@ def straightforward_steps(supernet: StraightforwardSupernet, settings: SearchSet
     def of_weights(pairs: Tensor) -> None:
         with mixed():
             logits = supernet(batch.images, pairs.tolist())
-        functional.cross_entropy(logits.float(), batch.labels).backward()
+        functional.cross_entropy(logits.float(), batch.labels).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(supernet.parameters(), settings.gradient_clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -102,7 +99,7 @@ def straightforward_steps(supernet: StraightforwardSupernet, settings: SearchSet
         with mixed():
             scales = torch.softmax(alpha.gather(1, pairs.to(alpha.device)), dim=1)
             logits = supernet(batch.images, pairs.tolist(), scales)
-        functional.cross_entropy(logits.float(), batch.labels).backward()
+        functional.cross_entropy(logits.float(), batch.labels).backward()  # type: ignore[no-untyped-call]
         alpha_optimizer.step()
         alpha_optimizer.zero_grad()
         optimizer.zero_grad()

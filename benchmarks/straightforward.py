@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.architecture import MacroShape
 from trainables.candidates import kernel_of
 from trainables.settings import SearchSettings
-from trainables.supernet import MacroNetwork, MacroShape, Supernet, use_batch_statistics
+from trainables.supernet import MacroNetwork, Supernet, use_batch_statistics
 
 
 def candidate(name: str, channels: int) -> nn.Sequential:

@@ -1,8 +1,8 @@
 """Schedulers of Syne Tune on tables of learning curves, in Syne Tune's own simulator.
 
     python3 -m venv peers
-    peers/bin/pip install 'syne-tune[gpsearchers,blackbox-repository]==0.13.0' huggingface_hub \\
-        'numpy>=1.26,<2' 'pyarrow<17' 'pandas<2.3' 'scikit-learn<1.6' 'scipy<1.14'
+    peers/bin/pip install 'syne-tune[gpsearchers]==0.13.0' huggingface_hub s3fs fastparquet xgboost \\
+        'numpy>=1.26,<1.27' 'pyarrow<17' 'pandas<2.3' 'scikit-learn<1.6' 'scipy<1.14'
     PYTHONPATH=. peers/bin/python benchmarks/syne_tune_peers.py TASK.parquet ... --file runs.jsonl
 
 0.13.0 is the last version that the three of them were in. They need another NumPy than this project, so they live in
@@ -45,7 +45,7 @@ EPOCH_SECONDS, COST_SPREAD = 600.0, 0.5
 VALUE, ELAPSED, EPOCH = "value", "elapsed_time", "epoch"
 
 
-class BestSoFar(TunerCallback):
+class BestSoFar(TunerCallback):  # type: ignore[misc]
     """Notes when better values come, in simulated seconds of all slots."""
 
     def __init__(self, slots: int, sign: float) -> None:

@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from nasib_ray import with_budget
 
 
-class LinearModel(tune.Trainable):
+class LinearModel(tune.Trainable):  # type: ignore[misc]
     """A linear classifier of handwritten digits; a step is one pass over the data."""
 
     def setup(self, config: dict[str, Any]) -> None:

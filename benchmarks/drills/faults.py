@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.drills.stage import DrillFailed, Stage, signalled
-from benchmarks.drills.watching import trial_processes
+from .stage import DrillFailed, Stage, signalled
+from .watching import trial_processes
 
 SCRIPTS = ("foreign", "told")
 TRAINABLES = (*SCRIPTS, "nasib")

@@ -17,10 +17,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.drills.faults import FAULTS
-from benchmarks.drills.stage import DrillFailed, Scene, Stage, played
-from benchmarks.drills.watching import held_device_seconds
 from schedulers import SearchRecord, SweepState
+
+from .faults import FAULTS
+from .stage import DrillFailed, Scene, Stage, played
+from .watching import held_device_seconds
 
 ROUNDING = 1.0
 """CPU-seconds by which polls of two processes may be wrong, and that they may take to die on a loaded machine."""

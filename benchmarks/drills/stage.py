@@ -19,8 +19,9 @@ from typing import Any
 from pyarrow.fs import LocalFileSystem
 from ray.cluster_utils import Cluster
 
-from benchmarks.drills.watching import GroupWatch, ProcessWatch, Series, held_device_seconds
 from schedulers import JournalError, SweepState, read_journal
+
+from .watching import GroupWatch, ProcessWatch, Series, held_device_seconds
 
 ROOT = Path(__file__).parents[2]
 NAME = "drill"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_an_override_that_is_no_yaml_names_its_key() -> None:
         ({"search": {3: 1}}, "search.3", None),
     ],
 )
-def test_an_unknown_key_is_answered_with_what_was_meant(values: dict, key: str, meant: str | None) -> None:
+def test_an_unknown_key_is_answered_with_what_was_meant(values: dict[str, Any], key: str, meant: str | None) -> None:
     (line,) = problems(**values)
     assert line.startswith(f"unknown key {key}")
     assert (f"did you mean {meant}" in line) == (meant is not None)
@@ -196,7 +197,7 @@ def test_a_trial_holds_one_of_the_budgets_device() -> None:
         ("1 gpu-days", {"gpus": 1.5}, "trial: gpus = 1.5: above 1 only whole GPUs"),
     ],
 )
-def test_a_trial_that_does_not_suit_the_budget_is_refused(budget: str, trial: dict, said: str) -> None:
+def test_a_trial_that_does_not_suit_the_budget_is_refused(budget: str, trial: dict[str, Any], said: str) -> None:
     (line,) = problems(budget=budget, trial=trial)
     assert line.startswith(said)
 

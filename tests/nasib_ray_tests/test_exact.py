@@ -23,7 +23,7 @@ from trainables.settings import DataSettings, TrialSettings
 
 pytestmark = pytest.mark.ray
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "budget": "600 cpu-seconds",
     "data": {"name": "digits", "flip": True, "crop": True, "cutout": True},
     "searches": 100,

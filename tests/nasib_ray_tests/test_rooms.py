@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_what_answers_at_once_imports_neither_ray_nor_torch(module: str) -> None
 
 
 @pytest.mark.parametrize("package", [nasib_ray, schedulers, trainables], ids=lambda package: package.__name__)
-def test_every_public_name_is_there(package: object) -> None:
+def test_every_public_name_is_there(package: ModuleType) -> None:
     names = dir(package)
 
     assert len(names) > 3

@@ -112,7 +112,7 @@ def test_combinations_that_break_a_rule_between_settings_are_refused(section: di
 def test_a_point_gives_the_whole_section() -> None:
     space = SearchSpace.parse({"k": {"uniform": [0.1, 0.2]}, "lambda": 0.02})
     settings = space.settings_of({"k": 0.15, "channels": 4})
-    assert SearchSettings(**settings) == SearchSettings(k=0.15, lambda_=0.02, channels=4)
+    assert SearchSettings(**settings) == SearchSettings.model_validate({"k": 0.15, "lambda": 0.02, "channels": 4})
     with pytest.raises(ValueError, match="reductions"):
         space.settings_of({"k": 0.15, "layers": 3})
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from nasib_ray.config import SweepConfig
 from nasib_ray.searcher import StudySearcher, derived_seed
 from nasib_ray.study_log import STUDY_FILE, STUDY_NAME, StudyLog
 from nasib_ray.study_trials import MOST_TOLD, distribution, told_trials
-from schedulers.sweep_state import SearchRecord
+from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.trial_source import SeesSearches
 from trainables.settings import DEFAULT_K_RANGE, DEFAULT_LAMBDA_RANGE, TrialSettings
 
 
-def record(index: int, config: dict[str, Any], state: str = "finished", curve: list[float] = ()) -> SearchRecord:
+def record(
+    index: int, config: dict[str, Any], state: SearchStatus = "finished", curve: Sequence[float] = ()
+) -> SearchRecord:
     points = [(epochs, value) for epochs, value in enumerate(curve, 1)]
     return SearchRecord(f"t{index}", index, config, state=state, epochs=len(points), horizon=8, curve=points)
 
@@ -196,7 +199,7 @@ def test_searches_are_told_as_they_are() -> None:
 
 def many_searches(count: int) -> list[SearchRecord]:
     rng = random.Random(0)
-    states = ["finished", "paused", "paused", "failed", "running"]
+    states: list[SearchStatus] = ["finished", "paused", "paused", "failed", "running"]
     searches = []
     for index in range(count):
         config = {"k": 0.01 * 50 ** rng.random(), "lambda": 0.01 + 0.05 * rng.random()}
@@ -248,7 +251,7 @@ def test_optuna_says_nothing_and_keeps_its_settings(caplog: pytest.LogCaptureFix
     assert optuna.logging.get_verbosity() == before
 
 
-class Idle(Trainable):
+class Idle(Trainable):  # type: ignore[misc]
     """What Tune makes trials of; never started here."""
 
 

@@ -10,7 +10,7 @@ from trainables.data import Dataset, ImageSet
 from trainables.settings import TrialSettings
 
 
-def _config(budget: str = "1 cpu-minute", **settings: object) -> SweepConfig:
+def _config(budget: str = "1 cpu-minute", /, **settings: object) -> SweepConfig:
     return SweepConfig.load(None, [f"{key}={value}" for key, value in settings.items()], budget=budget, data="digits")
 
 

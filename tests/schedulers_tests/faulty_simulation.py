@@ -103,7 +103,9 @@ class FaultySimulation(Simulation):
         if search.checkpoints:
             self.saved[name] = self.kept[name][search.checkpoints[-1].iteration]
         else:
-            self.saved[name] = SimulatedTrial(self.workload.draw(search.index, "search")[1])
+            drawn = self.workload.draw(search.index, "search")
+            assert drawn is not None
+            self.saved[name] = SimulatedTrial(drawn[1])
         self.trials[name] = self.saved[name].copy()
 
     def save(self, process: Process) -> None:

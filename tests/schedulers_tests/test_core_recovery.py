@@ -274,14 +274,16 @@ def test_halving_decides_the_same_after_a_replay() -> None:
     assert answers == {Slice("d", 4, 16, "continue")}
 
 
-def test_a_driver_that_dies_while_a_trial_leaves_its_slot_loses_what_was_not_saved() -> None:
+def test_a_driver_that_dies_while_a_trial_leaves_its_slot_loses_what_was_not_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sweep = Sweep(budget=400.0, full_epochs=8)
     sweep.start(epochs=2)
     sweep.hold(3.0, "setup")
     sweep.hold(4.0)
     sweep.report(2, seconds=4.0)
     sweep.core.no_more_searches()
-    sweep.allocator.next_slice = lambda view: None  # type: ignore[method-assign]
+    monkeypatch.setattr(sweep.allocator, "next_slice", lambda view: None)
     assert sweep.core.keep_slot("a", 1, ["a"]) is None
     sweep.core.saving("a")
     sweep.core.flush()

@@ -183,7 +183,8 @@ def test_a_file_that_another_host_replaces_while_it_is_read_is_read_again(
     journal = Journal.open(LOCAL, str(tmp_path), SimulatedClock())
     journal.append({"event": "a"})
     journal.close()
-    open_file, failed = open, []
+    open_file = open
+    failed: list[str] = []
 
     def stale(path: str, mode: str = "r") -> IO[Any]:
         if len(failed) < times:

@@ -137,7 +137,8 @@ def test_a_lease_is_held_taken_over_and_released(place: tuple[fs.FileSystem, str
 
 
 def test_of_several_that_open_at_once_one_goes_on(place: tuple[fs.FileSystem, str]) -> None:
-    begin, outcomes = threading.Barrier(3), []
+    begin = threading.Barrier(3)
+    outcomes: list[int | str] = []
 
     def contend() -> None:
         filesystem, _ = fs.FileSystem.from_uri(f"s3://{BUCKET}")

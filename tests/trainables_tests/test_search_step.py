@@ -128,13 +128,13 @@ def test_an_architecture_step_computes_and_keeps_nothing_for_the_weights() -> No
     asked: list[list[bool]] = []
     backward = torch.ops.aten.convolution_backward
 
-    class Noting(torch.utils._python_dispatch.TorchDispatchMode):
+    class Noting(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is backward.default:
                 asked.append(args[-1])
             return func(*args, **(kwargs or {}))
 
-    with Noting():
+    with Noting():  # type: ignore[no-untyped-call]
         architecture_step(supernet, parameters, images, labels, pairs)
     # The pointwise convolutions of two candidates in each layer; in front of the first layer nothing needs a gradient,
     # and that of a depthwise one's input is a forward convolution.

@@ -6,10 +6,10 @@ import random
 
 import pytest
 import torch
+from straightforward import StraightforwardSupernet
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks.straightforward import StraightforwardSupernet
 from trainables.alpha import ArchitectureParameters
 from trainables.search_step import architecture_step, count_correct
 from trainables.settings import BatchNormPlace, SearchSettings
@@ -32,6 +32,15 @@ def _settings(rng: random.Random, batch_norm: BatchNormPlace) -> SearchSettings:
     )
 
 
+def _both(
+    settings: SearchSettings, shape: tuple[int, int, int], classes: int
+) -> tuple[Supernet, StraightforwardSupernet]:
+    ours = Supernet(settings, shape, classes).double()
+    theirs = StraightforwardSupernet(settings, shape, classes).double()
+    theirs.take_weights(ours)
+    return ours, theirs
+
+
 def _close(ours: Tensor | None, theirs: Tensor | None) -> bool:
     if ours is None or theirs is None:
         return ours is theirs
@@ -45,8 +54,7 @@ def test_outputs_and_gradients_of_both_steps_are_equal(seed: int, batch_norm: Ba
     torch.manual_seed(seed)
     settings = _settings(rng, batch_norm)
     shape = rng.choice([1, 3]), rng.randint(7, 12), rng.randint(7, 12)
-    ours, theirs = (make(settings, shape, 4).double() for make in (Supernet, StraightforwardSupernet))
-    theirs.take_weights(ours)
+    ours, theirs = _both(settings, shape, 4)
     for _ in range(4):
         images = torch.randn(6, *shape, dtype=torch.float64)
         drawn = torch.rand(settings.layers, settings.m**2).topk(2).indices.tolist()
@@ -71,8 +79,7 @@ def test_outputs_and_gradients_of_both_steps_are_equal(seed: int, batch_norm: Ba
 @pytest.mark.parametrize("batch_norm", ["candidate", "layer"])
 def test_the_steps_themselves_are_equal(batch_norm: BatchNormPlace) -> None:
     settings = SearchSettings(layers=3, reductions=(2,), channels=4, m=6, batch_norm=batch_norm, alpha_optimizer="sgd")
-    ours, theirs = (make(settings, (3, 9, 9), 5).double() for make in (Supernet, StraightforwardSupernet))
-    theirs.take_weights(ours)
+    ours, theirs = _both(settings, (3, 9, 9), 5)
     parameters = ArchitectureParameters(settings)
     for _ in range(5):
         images, labels = torch.randn(8, 3, 9, 9, dtype=torch.float64), torch.randint(5, (8,))

@@ -123,7 +123,7 @@ def test_a_supernet_that_begins_anew_equals_a_new_one_bit_for_bit(batch_norm: st
     used = Supernet(settings, (3, 8, 8), 5)
     with torch.no_grad():
         for weight in used.parameters():
-            weight += 1.0
+            weight.add_(1.0)
     used(torch.randn(2, 3, 8, 8), [(0, 4)] * 3).sum().backward()
     torch.manual_seed(7)
     used.begin_anew()
