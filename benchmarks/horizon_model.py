@@ -79,24 +79,40 @@ class Observed:
         return np.array(rows)
 
 
-def measuring_epochs(setup: str) -> float:
-    """What measuring the objective takes, in epochs of a search, by the records of the study of objectives."""
-    records = [
-        one for one in read_records([RESULTS / f"objective-{setup}.jsonl"]) if one["cell"]["study"] == "objective"
-    ]
-    trained = [f"trained {OBJECTIVE_EPOCHS[setup]}, seed {seed}" for seed in (0, 1)]
-    searched = [(float(one["search_seconds"]) / len(one["curve"]), one["end"]) for one in records]
-    return statistics.median(sum(float(end[name]["seconds"]) for name in trained) / epoch for epoch, end in searched)
+@dataclass(frozen=True)
+class Measured:
+    """What the study of objectives knows of measuring the objective.
+
+    Attributes:
+        epochs: What it takes, in epochs of a search; None: nothing.
+        random: What it is for networks drawn at random, as those are that a search prefers at its beginning.
+    """
+
+    epochs: float | None = None
+    random: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, setup: str) -> Measured:
+        """By its records."""
+        records = read_records([RESULTS / f"objective-{setup}.jsonl"])
+        by = {study: [one for one in records if one["cell"]["study"] == study] for study in ("objective", "random")}
+
+        def trained(record: dict[str, Any], measure: str) -> list[float]:
+            names = [f"trained {OBJECTIVE_EPOCHS[setup]}, seed {seed}" for seed in (0, 1)]
+            return [float(record["end"][name][measure]) for name in names]
+
+        epochs = (sum(trained(one, "seconds")) * len(one["curve"]) / one["search_seconds"] for one in by["objective"])
+        return cls(statistics.median(epochs), tuple(-statistics.fmean(trained(one, "loss")) for one in by["random"]))
 
 
-def fit(searches: Sequence[Observed], name: str, metric: str, comparing_epochs: float | None) -> HorizonModel:
+def fit(searches: Sequence[Observed], name: str, metric: str, measured: Measured) -> HorizonModel:
     """The most likely model."""
     searched = {key: [getattr(search, name) for search in searches] for key, name in AXES.items()}
     blank = HorizonModel.model_validate(
         {
             "name": name,
             "metric": metric,
-            "comparing_epochs": comparing_epochs,
+            "comparing_epochs": measured.epochs,
             "full_horizon": max(horizon for search in searches for _, horizon in search.history),
             **dict.fromkeys(("level", "learnt", "exploited", "exploited_early", "trial_spread", "noise_spread"), 0.0),
             "learning_epochs": 1.0,
@@ -114,6 +130,10 @@ def fit(searches: Sequence[Observed], name: str, metric: str, comparing_epochs: 
         spreads = {"trial_spread": trial, "noise_spread": noise, "noise_correlation": 1 / (1 + math.exp(-at[3]))}
         model = blank.model_copy(update={"learning_epochs": learning, **spreads})
         parts = [whitened(search, model) for search in searches]
+        if measured.random:
+            alone = np.zeros((len(measured.random), parts[0][0].shape[1]))
+            alone[:, 0] = 1.0 / noise
+            parts.append((alone, np.array(measured.random) / noise, len(alone) * math.log(noise)))
         design, values = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         found, *_ = np.linalg.lstsq(design, values, rcond=None)
         unlikely = 0.5 * float(np.sum((values - design @ found) ** 2)) + sum(part[2] for part in parts)
@@ -135,10 +155,12 @@ def fit(searches: Sequence[Observed], name: str, metric: str, comparing_epochs: 
 def whitened(search: Observed, model: HorizonModel) -> tuple[Vector, Vector, float]:
     """A search's terms and values with errors made independent, and half the logarithm of what that scales by."""
     terms = search.terms(model)
-    learnt, epochs = terms[:, 1], np.arange(len(search.values))
+    # In its first epoch a search owes nothing to k, lambda and horizon: all those of one seed are the same one.
+    terms, values = terms[1:], search.values[1:]
+    learnt, epochs = terms[:, 1], np.arange(len(values))
     noise = model.noise_spread**2 * model.noise_correlation ** np.abs(np.subtract.outer(epochs, epochs))
     factor = np.linalg.cholesky(model.trial_spread**2 * np.outer(learnt, learnt) + noise)
-    return np.linalg.solve(factor, terms), np.linalg.solve(factor, search.values), float(np.log(np.diag(factor)).sum())
+    return np.linalg.solve(factor, terms), np.linalg.solve(factor, values), float(np.log(np.diag(factor)).sum())
 
 
 def mean_value(search: Observed, model: HorizonModel) -> Vector:
@@ -147,7 +169,7 @@ def mean_value(search: Observed, model: HorizonModel) -> Vector:
     return np.asarray(search.terms(model) @ np.array(found))
 
 
-def report_fit(searches: Sequence[Observed], model: HorizonModel, console: Console) -> None:
+def report_fit(searches: Sequence[Observed], model: HorizonModel, measured: Measured, console: Console) -> None:
     """Print the model, how much it explains, and how it foretells changed horizons when fitted without them."""
     console.print(f"\n{model.name}: {model.metric}", style="bold")
     hidden = {"kind", "name", "mode", "horizon_told", "metric"}
@@ -156,11 +178,11 @@ def report_fit(searches: Sequence[Observed], model: HorizonModel, console: Conso
             continue
         shown = ", ".join(f"{one:.4g}" for one in value) if isinstance(value, tuple) else f"{value:.4g}"
         console.print(f"  {name:22} {shown}", highlight=False)
-    values = np.concatenate([search.values for search in searches])
-    left = values - np.concatenate([mean_value(search, model) for search in searches])
+    values = np.concatenate([search.values[1:] for search in searches])
+    left = values - np.concatenate([mean_value(search, model)[1:] for search in searches])
     console.print(f"  explains {1 - left.var() / values.var():.0%} of the variance of all values", highlight=False)
     one = [search for search in searches if len(search.history) == 1]
-    without = fit(one, model.name, model.metric, model.comparing_epochs)
+    without = fit(one, model.name, model.metric, measured)
     table = Table(box=None, header_style="bold")
     table.add_column("at the end of searches told")
     for heading in ("searches", "observed", "foretold", "difference"):
@@ -187,11 +209,11 @@ def main() -> None:
         setup = file.stem.rpartition("-")[2]
         for metric, column in MEASURES.items():
             searches = [Observed.of(record, column) for record in read_records([file])]
-            takes = measuring_epochs(setup) if metric == "objective" else None
-            model = fit(searches, f"{setup}-{metric}", metric, takes)
+            measured = Measured.of(setup) if metric == "objective" else Measured()
+            model = fit(searches, f"{setup}-{metric}", metric, measured)
             target = RESULTS / f"nasib-model-{model.name}.json"
             target.write_text(model.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
-            report_fit(searches, model, Console(width=120))
+            report_fit(searches, model, measured, Console(width=120))
 
 
 if __name__ == "__main__":
