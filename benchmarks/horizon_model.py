@@ -1,23 +1,29 @@
 """The model of how a search depends on its horizon: fitted to real searches, and what allocators come to under it.
 
     python benchmarks/horizon_model.py fit benchmarks/results/nasib-curves-digits.jsonl
-    python benchmarks/horizon_model.py compare benchmarks/results/nasib-model-digits-objective.json ... --file RUNS
+    python benchmarks/horizon_model.py variants benchmarks/results/nasib-model-*.json
 
 `fit` estimates `nasib_ray.horizon_model.HorizonModel` by maximum likelihood from the records of nasib_curves.py, once
 for the objective and once for the accuracy with shared weights, writes both models into benchmarks/results, and prints
 how well a fit to the searches of one horizon foretells those whose horizon changed in mid-flight.
 
-`compare` simulates sweeps over models (budgets of 5, 10 and 30 full searches, 1, 4 and 16 slots) under every allocator,
-and under variants of ours: other rungs, other shares that go on. Runs are appended to the file and not repeated.
+`variants` simulates sweeps over models (budgets of 10 and 30 full searches, 1, 4 and 16 slots) under variants of
+asynchronous halving: other rungs, another share that goes on, no endgame. `allocators.py tables` compares the default
+with other allocators.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +35,16 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize
 
-from nasib_ray.horizon_model import Course, HorizonModel
+from nasib_ray.horizon_model import Course, HorizonModel, read_model
+from nasib_ray.simulate import Setting, simulate
+from schedulers.allocation import Allocator
+from schedulers.allocators import AsyncHalving
 
 RESULTS = Path(__file__).parent / "results"
 MEASURES = {"objective": "curve", "accuracy": "val_accuracy"}
 """What is fitted, and its column in the records."""
 
+RUNGS = ((0.25, 0.5), (0.1, 0.3), (0.1, 0.4), (0.0625, 0.25), (0.05, 0.2), (0.05, 0.1, 0.4))
 AXES = {"k": "k", "lambda": "lambda_"}
 EPOCH_SECONDS = 600.0
 """Of the models, as of tables that do not tell: what was measured is small, and has epochs of seconds."""
@@ -198,13 +208,64 @@ def report_fit(searches: Sequence[Observed], model: HorizonModel, measured: Meas
     console.print(table)
 
 
+def variants() -> dict[str, Callable[[], Allocator]]:
+    """Allocators by what they are."""
+    made: dict[str, Callable[[], Allocator]] = {}
+    for rungs, eta in product(RUNGS, (2, 3, 4)):
+        name = f"rungs at {' and '.join(f'{rung:g}' for rung in rungs)}, one in {eta}"
+        made[name] = partial(AsyncHalving, rungs, eta)
+    made["the default without continue_at_once"] = partial(AsyncHalving, continue_at_once=False)
+    made["the default without new horizons"] = partial(AsyncHalving, replan=False)
+    made["the default without an endgame"] = partial(AsyncHalving, endgame=False)
+    return made
+
+
+def mean_regrets(model: HorizonModel, seeds: int, variant: str) -> tuple[float, float]:
+    """Final regret and regret over time, the mean over cells and seeds."""
+    settings = [
+        Setting(model.name, variant, budget, slots, seed)
+        for budget, slots, seed in product((10.0, 30.0), (1, 4, 16), range(seeds))
+    ]
+    runs = [simulate(model, setting, variants()[variant]()) for setting in settings]
+    return statistics.fmean(run.final_regret for run in runs), statistics.fmean(run.anytime_regret for run in runs)
+
+
+def report_variants(models: Sequence[HorizonModel], seeds: int, jobs: int, console: Console) -> None:
+    """Print all variants, those with the least final regret first."""
+    pairs = list(product(variants(), models))
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        futures = [pool.submit(mean_regrets, model, seeds, variant) for variant, model in pairs]
+        regrets = {(variant, model.name): one.result() for (variant, model), one in zip(pairs, futures, strict=True)}
+    table = Table(box=None, header_style="bold", title=f"final regret / over time; {seeds} seeds", title_justify="left")
+    table.add_column("variant", no_wrap=True)
+    for heading in ("mean", *(model.name for model in models)):
+        table.add_column(heading, justify="right", no_wrap=True)
+
+    def means(variant: str) -> tuple[float, float]:
+        each = [regrets[variant, model.name] for model in models]
+        return statistics.fmean(final for final, _ in each), statistics.fmean(over for _, over in each)
+
+    for variant in sorted(variants(), key=means):
+        shown = [means(variant), *(regrets[variant, model.name] for model in models)]
+        table.add_row(variant, *(f"{final:.3f} / {over:.3f}" for final, over in shown))
+    console.print(table)
+
+
 def main() -> None:
-    """Fit, or compare."""
+    """Fit, or simulate variants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
     of_fit = parts.add_parser("fit")
     of_fit.add_argument("curves", type=Path, nargs="+", help="records of nasib_curves.py")
+    of_variants = parts.add_parser("variants")
+    of_variants.add_argument("model", type=Path, nargs="+")
+    of_variants.add_argument("--seeds", type=int, default=20)
+    of_variants.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
+    if options.part == "variants":
+        models = [read_model(file) for file in options.model]
+        report_variants(models, options.seeds, options.jobs, Console(width=190))
+        return
     for file in options.curves:
         setup = file.stem.rpartition("-")[2]
         for metric, column in MEASURES.items():

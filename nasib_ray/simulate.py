@@ -174,14 +174,20 @@ def trainings_within(budget: Budget, benchmarks: Sequence[Benchmark]) -> float:
     return budget.device_seconds / statistics.fmean(costs)
 
 
-def simulate(benchmark: Benchmark, setting: Setting) -> SimulatedRun:
+def simulate(benchmark: Benchmark, setting: Setting, allocator: Allocator | None = None) -> SimulatedRun:
     """Simulate one sweep over a table or a model.
 
     Starting and resuming a trial takes half a mean epoch, slots have speeds that are lognormal with a spread of 0.2,
     and so are configurations' epochs with one of 0.5 where the table does not tell their times.
+
+    Args:
+        benchmark: The table or the model.
+        setting: Of the sweep.
+        allocator: To be simulated in place of the one that the setting names.
     """
     workload = benchmark.workload(setting.seed)
-    allocator = ALLOCATORS[setting.allocator](benchmark, setting)
+    if allocator is None:
+        allocator = ALLOCATORS[setting.allocator](benchmark, setting)
     if isinstance(allocator, PopulationBasedTraining):
         assert isinstance(workload, Heritable), "a population is trained over a model alone"
         workload = PopulationWorkload(workload, allocator)
