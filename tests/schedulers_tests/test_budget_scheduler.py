@@ -145,7 +145,7 @@ def test_a_function_that_saves_is_paused_and_goes_on_later(script: Script) -> No
         resumed += len(grants) > 1
     assert resumed
 
-    raised = replace(functions, budget="52 cpu-seconds").run()
+    raised = replace(functions, budget="64 cpu-seconds").run()
     check_accounts(raised)
     gone_on = [name for name in state.searches if raised.searches[name].epochs > state.searches[name].epochs]
     assert gone_on, "another driver goes on with what was paused"
