@@ -191,6 +191,9 @@ def report_fit(searches: Sequence[Observed], model: HorizonModel, measured: Meas
     values = np.concatenate([search.values[1:] for search in searches])
     left = values - np.concatenate([mean_value(search, model)[1:] for search in searches])
     console.print(f"  explains {1 - left.var() / values.var():.0%} of the variance of all values", highlight=False)
+    if measured.random:
+        mean, error = statistics.fmean(measured.random), statistics.stdev(measured.random) / len(measured.random) ** 0.5
+        console.print(f"  random networks have {mean:.3f} +- {error:.3f}", highlight=False)
     one = [search for search in searches if len(search.history) == 1]
     without = fit(one, model.name, model.metric, measured)
     table = Table(box=None, header_style="bold")

@@ -133,7 +133,7 @@ class Watch(Callback, Stopper):  # type: ignore[misc]
 
     Attributes:
         seen: (device-seconds since the first trial began, objective, architecture) of every value.
-        trials: How many were begun.
+        epochs: How many were done, by all trials.
     """
 
     def __init__(self, budget: float) -> None:
@@ -145,10 +145,12 @@ class Watch(Callback, Stopper):  # type: ignore[misc]
 
     @property
     def trials(self) -> int:
+        """How many were begun."""
         return len(self._trials)
 
     @property
     def spent(self) -> float:
+        """Device-seconds since the first trial began."""
         return 0.0 if self._began is None else SLOTS * (time.monotonic() - self._began)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

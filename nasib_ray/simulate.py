@@ -56,7 +56,7 @@ ALLOCATORS: Mapping[str, Maker] = {
 """By the names that ``nasib-ray simulate --allocator`` takes."""
 
 _TOLD = {"async-halving-fixed", "async-halving-queued", "pbt"}
-"""Those that are for models alone: they tell trials other horizons, or another configuration."""
+"""Those that are for models alone: variants for trials that are told a horizon, and what changes configurations."""
 
 _UNTOLD = {"async-halving-at-once"}
 """Those that are for tables alone."""
