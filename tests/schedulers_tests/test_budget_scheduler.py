@@ -130,7 +130,9 @@ def test_what_cannot_be_saved_is_stopped_and_never_paused(script: Script) -> Non
 
 def test_a_function_that_saves_is_paused_and_goes_on_later(script: Script) -> None:
     every = 3
-    functions = replace(script, model="function", budget="30 cpu-seconds", space={"every": every})
+    better_first = [x / 100 for x in range(98, 38, -2)]  # so that what the first run paused is worth going on with
+    space = {"x": better_first, "every": every}
+    functions = replace(script, model="function", budget="30 cpu-seconds", space=space)
     state = functions.run()
     check_accounts(state)
     assert state.end == "finished"
@@ -145,7 +147,7 @@ def test_a_function_that_saves_is_paused_and_goes_on_later(script: Script) -> No
         resumed += len(grants) > 1
     assert resumed
 
-    raised = replace(functions, budget="64 cpu-seconds").run()
+    raised = replace(functions, budget="76 cpu-seconds").run()
     check_accounts(raised)
     gone_on = [name for name in state.searches if raised.searches[name].epochs > state.searches[name].epochs]
     assert gone_on, "another driver goes on with what was paused"
