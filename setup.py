@@ -71,6 +71,8 @@ setup(
         "typer>=0.20",
     ],
     extras_require={
+        # For the clusters' own commands: ray up, ray submit, ray job submit; and the dashboard.
+        "cluster": ["ray[default,tune]>=2.57"],
         # Formatting and strictness differ between the releases of these two, so that they are held.
         "dev": [
             "hypothesis>=6.100",
@@ -82,6 +84,7 @@ setup(
             "pre-commit>=3.5",
             "pytest>=8.0",
             "pytest-xdist>=3.5",
+            "ray[default,tune]>=2.57",
             "ruff>=0.17.6,<0.18",
             "types-PyYAML>=6.0",
         ],

@@ -14,6 +14,7 @@ from nasib_ray.version import __version__ as __version__
 if TYPE_CHECKING:
     from nasib_ray.budgeted_tuner import with_budget as with_budget
     from nasib_ray.config import SweepConfig as SweepConfig
+    from nasib_ray.joining import runtime_env as runtime_env
     from nasib_ray.networks import load_network as load_network
     from nasib_ray.report.page import write_report as write_report
     from nasib_ray.results import Sweep as Sweep
@@ -28,6 +29,7 @@ _HOMES = {
     "load_network": "networks",
     "load_sweep": "results",
     "run_sweep": "sweep",
+    "runtime_env": "joining",
     "with_budget": "budgeted_tuner",
     "write_report": "report.page",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from nasib_ray import cli_networks, cli_report, cli_simulate
 from nasib_ray.cli_options import (
     INTERRUPTED,
     UNITS,
+    AddressOption,
     BudgetOption,
     ConfigFile,
     ControlsOption,
@@ -85,6 +86,7 @@ def plan(
     epilog=example(
         "nasib-ray sweep examples/digits.yaml",
         "nasib-ray sweep --data cifar10 --budget '1.5 gpu-days' --storage s3://bucket/sweeps --name first",
+        "nasib-ray sweep --address auto --budget '1.5 gpu-days' --storage /shared/sweeps",
     )
 )
 def sweep(
@@ -97,6 +99,7 @@ def sweep(
     deadline: DeadlineOption = None,
     controls: ControlsOption = False,
     warm_start: WarmStartOption = None,
+    address: AddressOption = None,
     settings: SetOption = None,
 ) -> None:
     """Run many NASIB searches over k and lambda under one budget.
@@ -117,7 +120,7 @@ def sweep(
         chosen, notes = warm_started(chosen, earlier, place.path)
         horizons = earlier_horizons(earlier)
         print("\n".join(notes), end="\n" if notes else "")
-    _run_all(chosen, place, controls, horizons)
+    _run_all(chosen, place, controls, horizons, address=address)
 
 
 @app.command(epilog=example("nasib-ray search --data digits --budget '2 cpu-minutes'"))
@@ -129,6 +132,7 @@ def search(
     name: NameOption = None,
     max_storage: MaxStorageOption = None,
     deadline: DeadlineOption = None,
+    address: AddressOption = None,
     settings: SetOption = None,
 ) -> None:
     """Run one NASIB search with the whole budget, as the papers do.
@@ -137,7 +141,8 @@ def search(
     """
     alone = {"allocator": "equal-share", "searches": 1, "max_concurrent": 1, "finalists": 0}
     limits = {"max_storage": max_storage, "deadline": deadline}
-    _run(_load(config, settings, budget=budget, data=data, storage=storage, name=name, **limits, **alone))
+    chosen = _load(config, settings, budget=budget, data=data, storage=storage, name=name, **limits, **alone)
+    _run(chosen, address=address)
 
 
 @app.command(epilog=example("nasib-ray resume ~/nasib_ray_results/first --budget '2 gpu-days'"))
@@ -147,6 +152,7 @@ def resume(
     max_storage: MaxStorageOption = None,
     deadline: DeadlineOption = None,
     controls: ControlsOption = False,
+    address: AddressOption = None,
 ) -> None:
     """Go on with a sweep that was interrupted, from its journal alone.
 
@@ -172,7 +178,7 @@ def resume(
         print(f"{path} is finished: {known.state.end_why}. A larger --budget would go on with it.")
         if not controls:
             return
-    _run_all(chosen, Place.at(path), controls)
+    _run_all(chosen, Place.at(path), controls, address=address)
 
 
 app.command(
@@ -279,25 +285,36 @@ def _load(config: Path | None, settings: list[str] | None, **given: Any) -> Swee
     return SweepConfig.load(config, settings or (), **{key: value for key, value in given.items() if value is not None})
 
 
-def _run_all(config: SweepConfig, place: Place, controls: bool, earlier: Mapping[str, int] | None = None) -> None:
+def _run_all(
+    config: SweepConfig,
+    place: Place,
+    controls: bool,
+    earlier: Mapping[str, int] | None = None,
+    address: str | None = None,
+) -> None:
     """Run a sweep and then, if they are wanted, its controls; what is finished is only shown."""
     from nasib_ray.controls import controls_of, whole_budget
 
     if not controls:
-        _run(config, place, earlier)
+        _run(config, place, earlier, address)
         return
     _ = config.resources  # Without a budget there is nothing to announce.
     runs = controls_of(config, place)
     print(f"{place.path} and its {len(runs)} controls, one after the other, may hold {whole_budget(config)} in all:")
     for run in runs:
         print(f"  {run.name}: {run.meaning}")
-    _run(config, place, earlier)
+    _run(config, place, earlier, address)
     for run in runs:
         print(f"\ncontrol {run.name}: {run.meaning}")
-        _run(run.config, run.place)
+        _run(run.config, run.place, address=address)
 
 
-def _run(config: SweepConfig, place: Place | None = None, earlier: Mapping[str, int] | None = None) -> None:
+def _run(
+    config: SweepConfig,
+    place: Place | None = None,
+    earlier: Mapping[str, int] | None = None,
+    address: str | None = None,
+) -> None:
     """Run a sweep with its progress shown; exits with 1 if it failed, 130 if it was interrupted."""
     from nasib_ray.place import Place
     from nasib_ray.progress import Progress, final_report
@@ -309,7 +326,7 @@ def _run(config: SweepConfig, place: Place | None = None, earlier: Mapping[str, 
     progress = Progress(console, place.name, earlier_horizons=earlier)
     progress.start()
     try:
-        done = run_sweep(config, place, progress)
+        done = run_sweep(config, place, progress, address)
     except KeyboardInterrupt as interrupt:
         progress.stop()
         again = f"nasib-ray resume {shlex.quote(place.path)}"
@@ -322,12 +339,16 @@ def _run(config: SweepConfig, place: Place | None = None, earlier: Mapping[str, 
         raise typer.Exit(INTERRUPTED if done.state.end == "interrupted" else 1)
 
 
-def main() -> None:
-    """The console script: users' mistakes are told in a line or two, without a traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: users' mistakes are told in a line or two, without a traceback.
+
+    Args:
+        arguments: A command and its options; by default those of this process.
+    """
     # What users name by import path lies where they are, also when the script lies elsewhere.
     sys.path.append("")
     try:
-        app()
+        app(arguments)
     except (ValueError, OSError) as error:
         print(f"nasib-ray: {error}", file=sys.stderr)
         sys.exit(2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.console import Console
 
-from nasib_ray.cli_options import INTERRUPTED, PathArgument, wide_console, working
+from nasib_ray.cli_options import INTERRUPTED, AddressOption, PathArgument, wide_console, working
 from schedulers.sizes import format_size
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def retrain(
         list[str] | None,
         typer.Option("--set", metavar="retrain.KEY=VALUE", help="How to train, as in --set retrain.channels=36."),
     ] = None,
+    address: AddressOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the trained networks as JSON.")] = False,
 ) -> None:
     """Train found networks from scratch on all training images, and test each once, at its end.
@@ -66,7 +67,7 @@ def retrain(
     progress.start()
     try:
         limit = None if budget is None else Budget.parse(budget)
-        done = run_retraining(path, RetrainPlan(top, seeds, chosen, limit, name, controls), progress)
+        done = run_retraining(path, RetrainPlan(top, seeds, chosen, limit, name, controls), progress, address)
     except KeyboardInterrupt as interrupt:
         progress.stop()
         print("interrupted before any training ran; the same command goes on", file=sys.stderr)

@@ -61,6 +61,15 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration, as in --set search.layers=6."),
 ]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="auto|local|HOST:PORT",
+        help="The Ray cluster to join, which this machine is a node of; local: Ray is started on this machine alone. "
+        "By default what RAY_ADDRESS names, else local.",
+    ),
+]
 ControlsOption = Annotated[
     bool,
     typer.Option(

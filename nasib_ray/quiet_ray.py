@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import ray
 
+from nasib_ray.joining import join_cluster
 from schedulers.tune_internals import no_raylet_messages, plain_environment
 
 logger = logging.getLogger(__name__)
@@ -78,14 +79,23 @@ class SweepCluster:
 
 
 @contextmanager
-def ray_for_sweep() -> Iterator[SweepCluster]:
-    """A Ray cluster: the one that this process is connected to or RAY_ADDRESS names, else one of our own."""
+def ray_for_sweep(address: str | None = None) -> Iterator[SweepCluster]:
+    """A Ray cluster: the one that this process is connected to, or that is named, else one of our own.
+
+    Args:
+        address: As :func:`nasib_ray.joining.join_cluster` takes it, or ``local``: one of our own. None: what
+            RAY_ADDRESS names, if it is set.
+
+    Raises:
+        ValueError: If no cluster is there.
+    """
     if ray.is_initialized():
         yield SweepCluster()
         return
     try:
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        named = address or os.environ.get("RAY_ADDRESS") or "local"
+        if named != "local":
+            join_cluster(named)
             yield SweepCluster()
             return
         with TemporaryDirectory(prefix="nasib-ray-") as folder, plain_environment() as variables:

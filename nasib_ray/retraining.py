@@ -51,7 +51,7 @@ class RetrainPlan:
     controls: bool = False
 
 
-def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Sweep:
+def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None, address: str | None = None) -> Sweep:
     """Train the best networks of a sweep from scratch on all its training images; test each once, at its end.
 
     What was trained before is kept, and what was interrupted goes on; more networks and seeds may be asked for later.
@@ -60,6 +60,7 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
         path: The sweep.
         plan: Which networks, and how.
         watcher: Who is told how it gets on.
+        address: Of the Ray cluster, as :func:`nasib_ray.sweep.run_sweep` takes it.
 
     Returns:
         The trainings as they ended, a sweep of their own; see :mod:`nasib_ray.trained`.
@@ -80,7 +81,7 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None) -> Swe
         raise ValueError(f"{path} was paid in {device.upper()} time, so the budget cannot be {plan.budget}")
     held = config.trial.under(device)
     needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
-    with quiet_tune(), ray_for_sweep() as cluster:
+    with quiet_tune(), ray_for_sweep(address) as cluster:
         check_room(needs)
         # Imported behind the start of Ray, whose workers import it meanwhile.
         from trainables.data import load_dataset

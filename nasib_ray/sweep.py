@@ -53,20 +53,24 @@ class Watcher(Protocol):
         """The sweep stands like this; called several times a second."""
 
 
-def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher | None = None) -> Sweep:
+def run_sweep(
+    config: SweepConfig, place: Place | None = None, watcher: Watcher | None = None, address: str | None = None
+) -> Sweep:
     """Run a sweep to the end of its budget, or go on with one that was interrupted.
 
     Args:
         config: All that the sweep is told. Its budget may be larger than the one the sweep was begun with.
         place: Where it is kept; by default where ``config`` says.
         watcher: Who is told how it gets on.
+        address: Of the Ray cluster that it runs on: ``auto``, HOST:PORT, or ``local``: one of this machine alone is
+            started. None: the one that this process is connected to or that RAY_ADDRESS names, else ``local``.
 
     Returns:
         The sweep as it ended; ``.state.end`` says how.
 
     Raises:
-        ValueError: If no budget is given, the deadline has passed, the place holds another sweep, or no node can hold
-            a trial.
+        ValueError: If no budget is given, the deadline has passed, the place holds another sweep, there is no such
+            cluster, or none of its nodes can hold a trial.
     """
     held, budget = config.resources, config.budget
     assert budget is not None, "resources are known only under a budget"
@@ -77,7 +81,7 @@ def run_sweep(config: SweepConfig, place: Place | None = None, watcher: Watcher 
         return known
     check_place(config.data)
     needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
-    with quiet_tune(), ray_for_sweep() as cluster:
+    with quiet_tune(), ray_for_sweep(address) as cluster:
         check_room(needs)
         # Imported behind the start of Ray, whose workers import it meanwhile.
         from nasib_ray.this_machine import check_memory_here, slots_here

@@ -21,6 +21,7 @@ from schedulers.journal import Journal
 from schedulers.node_watch import NodeWatch
 from schedulers.plain_data import jsonable
 from schedulers.rules import Rules, Saving
+from schedulers.storage_reach import check_reach
 from schedulers.storage_watch import StorageWatch
 from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SearchRecord, SweepState
@@ -117,6 +118,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         # A function is ended as its thread does, and Tune gives its trial up where that lasts.
         self._reusable = self._saves != "reported" and trainable.reset_config is not Trainable.reset_config
         self._goes_on = self.terms.slice_key is None or hasattr(trainable, "go_on")
+        if not cluster_is_own():
+            check_reach(storage.storage_filesystem, self._folder)
         folder = f"{self._folder}/{JOURNAL_FOLDER}"
         self._journal = Journal.open(
             storage.storage_filesystem, folder, self._clock, lease_seconds=self.terms.lease_seconds

@@ -142,6 +142,16 @@ def cluster_is_own() -> bool:
     return bool(node is not None and node.head)
 
 
+def head_address(address: str) -> str:
+    """HOST:PORT of a cluster's head, from that or from ``auto``.
+
+    Raises:
+        ConnectionError: If it is ``auto``, and no Ray runs on this machine.
+        ValueError: If it is neither.
+    """
+    return str(ray._private.services.canonicalize_bootstrap_address(address))
+
+
 def dead_ray_process() -> str:
     """Which of Ray's vital processes that this driver has started is dead; empty if none is, or others started them."""
     node = ray._private.worker._global_node

@@ -22,6 +22,7 @@ MAY_IMPORT_RAY = {
     "schedulers/messenger.py",
     "schedulers/node_watch.py",
     "schedulers/budget_scheduler.py",
+    "schedulers/storage_reach.py",
     "schedulers/sweep_callback.py",
     "schedulers/sweep_run.py",
     "schedulers/trial_source.py",
