@@ -132,25 +132,27 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_room(needs: Mapping[str, float]) -> None:
+def check_room(needs: Mapping[str, float], grows: bool) -> None:
     """Make sure that some node can hold a trial.
 
     Args:
         needs: What a trial holds, by Ray's names.
+        grows: Whether the cluster is one that is asked for more nodes; they may come.
 
     Raises:
         ValueError: If none can; names what there is.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = {name: amount for name, amount in needs.items() if amount > 0}
-    if any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
+    if grows or any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
         return
     asked = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
     largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in ("CPU", "GPU")}
     there = " and ".join(f"{amount:g} {name}" for name, amount in largest.items())
     raise ValueError(
         f"a trial holds {asked}, but the largest node has {there}: give the budget in time of a device that is there, "
-        "or set trial.cpus and trial.gpus"
+        "or set trial.cpus and trial.gpus; if the cluster adds nodes by itself, set max_concurrent, and it is asked for "
+        "so many trials' room"
     )
 
 

@@ -22,12 +22,14 @@ from schedulers.lease import LeaseLostError
 from schedulers.lost_cluster import lose_cluster
 from schedulers.messenger import Messengers
 from schedulers.meter import Holding
+from schedulers.node_request import NodeRequest
 from schedulers.node_watch import Asker, NodeWatch
 from schedulers.storage_watch import StorageWatch, says_disk_full
 from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
 from schedulers.tune_internals import (
     ActorPlace,
+    cluster_is_own,
     dismiss_trials,
     drop_idle,
     error_of,
@@ -56,7 +58,8 @@ class SweepRun:
         interruption: Tells whether the sweep should stop.
         storage: Tells whether the sweep's folder can be written.
         store: The checkpoints there.
-        limit: The most trials at once; None: as many as fit the live nodes.
+        limit: The most trials at once, and how many a cluster that grows by itself is asked for; None: as many as fit
+            the live nodes.
 
     Attributes:
         controller: Tune's, once it has called.
@@ -88,6 +91,8 @@ class SweepRun:
         self._limit = limit
         self._clock = clock
         self._nodes = NodeWatch(clock)
+        self._request = None if limit is None or cluster_is_own() else NodeRequest(needs)
+        self._want_nodes(limit or 0)
         self._messengers = Messengers()
         self._asker = Asker[dict[str, ActorPlace]]()
         self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant, clock)
@@ -106,6 +111,11 @@ class SweepRun:
     def _fitting(self) -> int:
         fits = self._nodes.slots(self._needs)
         return fits if self._limit is None else min(fits, self._limit)
+
+    def _want_nodes(self, trials: int) -> None:
+        """Have a cluster that grows by itself grow to so many trials, or shrink when they are fewer."""
+        if self._request is not None:
+            self._request.ask(trials)
 
     def active(self, name: str) -> bool:
         """Whether a trial has a grant that it has not come to rest on."""
@@ -149,6 +159,7 @@ class SweepRun:
     def book(self, piece: Slice, search: SearchRecord, view: SweepView) -> dict[str, Any]:
         """Book the grant for a slice, durably; returns what the Trainable is told of it."""
         self._idle_since = None
+        self._want_nodes(self._limit or 0)
         idle = self._watch.idle_grants(self._held)
         share = 1.0 / max(1, view.slots - len(self.busy()))
         seconds = self.core.book(piece, search, view, idle[0] if idle else None, share)
@@ -322,6 +333,9 @@ class SweepRun:
 
     def _rest(self) -> None:
         """Nothing to start: stop processes that idle for long, and end the sweep when nothing is at work."""
+        if 0 < len(self.busy()) < self.slots():
+            # The other nodes may go.
+            self._want_nodes(len(self.busy()))
         if self.controller is not None and not self._active and (self.busy() or self._watch.leaving):
             # Only processes on their way out; while Tune waits for a new trial it does not attend to them. What they
             # leave of their grants may buy another slice.
@@ -340,7 +354,7 @@ class SweepRun:
             self.tick()
         elif self._interruption.wanted:
             self.end()
-        elif waits_for := self._storage.trouble() or ("" if self.slots() else "no live node has room for a trial"):
+        elif waits_for := self._storage.trouble() or ("" if self.slots() else self._no_room()):
             # Both come and go; without this pause Tune would turn in circles as fast as it can.
             self._warn(f"{waits_for}: waiting until it is otherwise")
             if self.controller is not None:
@@ -349,6 +363,10 @@ class SweepRun:
             time.sleep(_WAITING_SECONDS)
         else:
             self.end()
+
+    def _no_room(self) -> str:
+        asked = "" if self._request is None else f" (the cluster is asked for nodes for {self._limit})"
+        return f"no live node has room for a trial{asked}"
 
     def _attend(self, raw: TuneController) -> None:
         """Let processes come to their end."""
@@ -360,6 +378,7 @@ class SweepRun:
     def end(self) -> None:
         """Wait until no process holds anything, write the end, let Tune finish."""
         raw = self.controller
+        self._want_nodes(0)
         if raw is not None:
             drop_idle(raw)
             while self._held:
@@ -374,6 +393,7 @@ class SweepRun:
         """Tune's loop has ended before the sweep did: whatever was at work is lost."""
         if self.ended:
             return
+        self._want_nodes(0)
         self.tick()
         for name in list(self._active):
             self.core.crashed(name, why)

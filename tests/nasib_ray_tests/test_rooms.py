@@ -20,6 +20,7 @@ MAY_IMPORT_RAY = {
     "schedulers/actor_watch.py",
     "schedulers/lost_cluster.py",
     "schedulers/messenger.py",
+    "schedulers/node_request.py",
     "schedulers/node_watch.py",
     "schedulers/budget_scheduler.py",
     "schedulers/storage_reach.py",
