@@ -35,7 +35,10 @@ DEFAULT_STORAGE = "~/nasib_ray_results"
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # These may change when a sweep goes on.
-_CHANGEABLE = ("budget", "storage", "name", "max_concurrent", "max_storage", "deadline", "price_per_hour", "retrain")
+_CHANGEABLE = (
+    *("budget", "storage", "name", "max_concurrent", "device_rates", "max_storage", "deadline"),
+    *("price_per_hour", "retrain"),
+)
 
 
 def _budget(value: Any) -> Budget:
@@ -72,6 +75,7 @@ def _text(value: Any) -> Any:
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Share = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Text = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
 
@@ -131,7 +135,10 @@ class SweepConfig(BaseModel):
         continue_at_once: Whether a search that is the best at its rung so far goes on at once.
         retrain: How found networks are trained from scratch; may be told when that is asked for.
         trial: What one trial holds. None: one device of the budget's kind.
-        max_concurrent: The most trials at once. None: as many as there is room for.
+        max_concurrent: The most trials at once, and how many a cluster that adds nodes by itself is asked to make room
+            for. None: as many as there is room for.
+        device_rates: Device-seconds that a second of a device counts, by its accelerator type, as Ray names it, as in
+            {A100: 1.0, T4: 0.25}; 1.0 for what is not named.
         max_storage: What all checkpoints may take, as in "20 GB"; in bytes. None: no bound.
         deadline: When everything must be saved and no device held any more; a duration, as in "12 h", counts from the
             moment when the configuration is made. None: there is none.
@@ -164,6 +171,7 @@ class SweepConfig(BaseModel):
     retrain: RetrainSettings = RetrainSettings()
     trial: TrialResources = TrialResources()
     max_concurrent: Count | None = None
+    device_rates: dict[str, Rate] = Field(default_factory=dict)
     max_storage: Annotated[int | None, BeforeValidator(_size)] = None
     deadline: Annotated[datetime | None, BeforeValidator(_deadline)] = None
     seed: Annotated[int, Field(ge=0, strict=True)] = 0

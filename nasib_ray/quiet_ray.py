@@ -151,8 +151,8 @@ def check_room(needs: Mapping[str, float], grows: bool) -> None:
     there = " and ".join(f"{amount:g} {name}" for name, amount in largest.items())
     raise ValueError(
         f"a trial holds {asked}, but the largest node has {there}: give the budget in time of a device that is there, "
-        "or set trial.cpus and trial.gpus; if the cluster adds nodes by itself, set max_concurrent, and it is asked for "
-        "so many trials' room"
+        "or set trial.cpus and trial.gpus; if the cluster adds nodes by itself, set max_concurrent, and it is asked "
+        "for room for so many trials"
     )
 
 

@@ -112,6 +112,7 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None, addres
             horizon_key="horizon" if plan.budget else None,
             slice_key="slice_seconds",
             max_concurrent=config.max_concurrent,
+            device_rates=config.device_rates,
             verify=verify_checkpoint,
             settings={**told, "versions": versions()},
         )

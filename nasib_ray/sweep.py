@@ -118,6 +118,7 @@ def run_sweep(
             slice_key="slice_seconds",
             compare_key="compare_at",
             max_concurrent=config.max_concurrent,
+            device_rates=config.device_rates,
             deadline=None if config.deadline is None else config.deadline.timestamp(),
             max_storage_bytes=config.max_storage,
             kept_files=KEPT_FILES,

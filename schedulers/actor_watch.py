@@ -10,9 +10,10 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 from schedulers.clock import Clock
+from schedulers.device_rates import DeviceRates
 from schedulers.meter import Holding, Phase
-from schedulers.node_watch import Asker
-from schedulers.tune_internals import ActorPlace, LiveActor, bury, is_gone, kill, live_actors, place_of
+from schedulers.node_watch import Asker, NodeWatch
+from schedulers.tune_internals import ActorPlace, LiveActor, bury, is_gone, kill, live_actors, node_of, place_of
 
 _LONGEST_LEAVING_SECONDS = 2.0
 """So long a process that Tune does not know any more is charged at most, if Ray does not tell that it is gone."""
@@ -33,12 +34,25 @@ class ActorWatch:
         device: The budgeted device by Ray's name, ``CPU`` or ``GPU``.
         grant_of: The grant that a trial holds now, by the trial's id.
         clock: Tells when a process that Tune does not know any more is gone.
+        nodes: Tells the accelerator types of the nodes.
+        rates: What the devices count.
     """
 
-    def __init__(self, device: str, grant_of: Callable[[str], str | None], clock: Clock) -> None:
+    def __init__(
+        self,
+        device: str,
+        grant_of: Callable[[str], str | None],
+        clock: Clock,
+        nodes: NodeWatch,
+        rates: DeviceRates,
+    ) -> None:
         self._device = device
         self._grant_of = grant_of
         self._clock = clock
+        self._nodes = nodes
+        self._rates = rates
+        self._homes: dict[str, str] = {}
+        self._homes_asker = Asker[dict[str, str | None]]()
         self._owners: dict[Any, _Owner] = {}
         self._live: dict[str, LiveActor] = {}
         self._killed: set[Any] = set()
@@ -55,7 +69,9 @@ class ActorWatch:
         """
         now, seen, before = self._clock.monotonic(), self._live, self._held
         self._live, held = {}, dict[str, Holding]()
-        for actor in live_actors(controller):
+        actors = list(live_actors(controller))
+        self._find_homes({str(actor.key.actor_id): actor for actor in actors})
+        for actor in actors:
             key = str(actor.key.actor_id)
             if actor.trial is not None:
                 name = actor.trial.trial_id
@@ -66,7 +82,8 @@ class ActorWatch:
             if owner is None:
                 continue
             self._live[key] = actor
-            held[key] = Holding(owner.trial, owner.grant, actor.resources.get(self._device, 0.0), _phase(actor))
+            devices = actor.resources.get(self._device, 0.0) * self._rate(key)
+            held[key] = Holding(owner.trial, owner.grant, devices, _phase(actor))
         self._owners = {key: self._owners[key] for key in self._live}
         for key in seen.keys() - self._live.keys():
             bury(seen[key])
@@ -84,6 +101,25 @@ class ActorWatch:
             self._leaving = {
                 key: leaving for key, leaving in self._leaving.items() if key not in gone and now < leaving[2]
             }
+
+    def _find_homes(self, actors: dict[str, LiveActor]) -> None:
+        """Learn on which nodes processes are, where these differ in what they count or how fast they are."""
+        self._homes = {key: node for key, node in self._homes.items() if key in actors}
+        unknown = {key: actor for key, actor in actors.items() if key not in self._homes}
+        if unknown and (self._rates.rates or len(set(self._nodes.types().values())) > 1):
+            found = self._homes_asker.ask(lambda: {key: node_of(actor) for key, actor in unknown.items()}) or {}
+            self._homes |= {key: node for key, node in found.items() if node is not None}
+
+    def _rate(self, key: str) -> float:
+        """What a device of a process counts; the most that any may, until it is known where the process is."""
+        if key not in self._homes:
+            return self._rates.dearest
+        return self._rates.of(self._nodes.types().get(self._homes[key], ""))
+
+    def device_of(self, trial: str) -> str:
+        """The accelerator type of the node that a trial is at work on; empty if there is none, or it is not known."""
+        homes = (self._homes.get(key) for key in self._live if self._owners[key].trial == trial)
+        return next((self._nodes.types().get(home, "") for home in homes if home is not None), "")
 
     @property
     def leaving(self) -> bool:

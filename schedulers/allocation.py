@@ -47,7 +47,8 @@ class SweepView:
         spent: Device-seconds held so far.
         free: Device-seconds that a grant for this slot may have.
         slots: How many trials can run now.
-        devices: Budgeted devices that one trial holds.
+        devices: Device-seconds that a wall second of one trial costs: the budgeted devices that it holds, by what they
+            count. Of several types the dearest: nobody knows where a trial will run.
         full_horizon: Epochs of a full search; None until an epoch was measured.
         epoch_seconds: Wall seconds of an epoch of a search that has none of its own yet; None until measured.
         overhead_seconds: Wall seconds of a grant besides its epochs: set-up, what is measured at its end to compare,
@@ -61,6 +62,7 @@ class SweepView:
         horizon_told: Whether searches are told their horizon, and so can be given another one.
         deadline_seconds: Wall seconds that trials may still step, by the sweep's deadline; infinite without one.
         longest_horizon: The longest horizon that any of them was told, at work or not; None: none was told any.
+        mean_devices: As ``devices``, the mean over all slots; None: it is the same everywhere.
         final: The same of the trials of the present selection, in place of the searches. None: there will be none.
     """
 
@@ -81,6 +83,7 @@ class SweepView:
     horizon_told: bool
     deadline_seconds: float = math.inf
     longest_horizon: int | None = None
+    mean_devices: float | None = None
     final: SweepView | None = None
 
     def epoch_of(self, search: SearchRecord | None) -> float | None:
@@ -114,7 +117,21 @@ class SweepView:
     @property
     def wall_seconds_left(self) -> float:
         """Wall seconds that the rest of the budget keeps all slots running."""
-        return (self.budget - self.spent) / (self.slots * self.devices)
+        return (self.budget - self.spent) / self.burn_rate
+
+    @property
+    def burn_rate(self) -> float:
+        """Device-seconds that a wall second costs while all slots are in use."""
+        return self.slots * (self.devices if self.mean_devices is None else self.mean_devices)
+
+    def price_of(self, search: SearchRecord | None) -> float:
+        """Device-seconds that a wall second of a search cost where it ran last (None: those of a new one)."""
+        return self.devices if search is None or search.price is None else search.price
+
+    def full_of(self, search: SearchRecord) -> int:
+        """The horizon of a search that is not cut short: that of the sweep, or what it has on a slower device."""
+        assert self.full_horizon is not None, "a full search is asked for before it is planned"
+        return self.full_horizon if search.full is None else search.full
 
 
 def planned_horizon(budget: float, boots: float, searches: int, slots: int, epoch: float, beside: float = 0.0) -> int:

@@ -194,9 +194,10 @@ class AsyncHalving(Allocator):
 
     def _first_affordable(self, searches: Iterable[SearchRecord], sweep: SweepView) -> Slice | None:
         for search in islice(searches, _CANDIDATES):
-            epochs = min(self._to_border(search.epochs), sweep.affordable(search))
+            full = sweep.full_of(search)
+            epochs = min(self._to_border(search.epochs), full - search.epochs, sweep.affordable(search))
             if epochs >= 1:
-                return Slice(search.id, epochs, sweep.full_horizon, "continue")
+                return Slice(search.id, epochs, full, "continue")
         return None
 
     def _promotable(self, name: str, rung: int, pausable: bool) -> bool:
@@ -218,7 +219,7 @@ class AsyncHalving(Allocator):
         if epoch is None or not self._has_endgame:
             return False
         # A foreign Trainable's full search may be longer than anything that the budget buys.
-        full_search = min(self._horizon * epoch, sweep.budget / (sweep.slots * sweep.devices))
+        full_search = min(self._horizon * epoch, sweep.budget / sweep.burn_rate)
         return sweep.wall_seconds_left < ENDGAME_START * full_search
 
     def _endgame(self, sweep: SweepView) -> Slice | None:
@@ -234,7 +235,7 @@ class AsyncHalving(Allocator):
         if alone:
             wall_seconds = min(wall_seconds * sweep.slots / max(1, sweep.unfinished), sweep.deadline_seconds)
         for search in islice(self._unfinished(self._ranked, sweep, growing=alone), _CANDIDATES):
-            any_waits, whole = True, search.horizon or full
+            any_waits, whole = True, search.horizon or sweep.full_of(search)
             # At least one epoch: what is left may be too little for every slot, and still enough for this one.
             within = max(1, sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN))
             most = within if alone else min(within, whole - search.epochs)
@@ -308,7 +309,8 @@ class EqualShare(Allocator):
             return Slice(name, 1, None, "measure")
         gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
         share = (sweep.budget - gone) / max(1, self._searches - len(sweep.ended)) - held
-        within = sweep.epochs_within(search, min(share / sweep.devices, sweep.deadline_seconds), _REPLAN_MARGIN)
+        seconds = min(share / sweep.price_of(search), sweep.deadline_seconds)
+        within = sweep.epochs_within(search, seconds, _REPLAN_MARGIN)
         longest = math.ceil(SLICE_SHARE * (done + within))
         if (within - longest) * epoch < sweep.overhead_seconds + epoch:
             # The rest would not pay for a grant of its own, and the search would not come to its last epoch.

@@ -15,6 +15,7 @@ from schedulers.brief_store import brief
 from schedulers.checkpoint_store import CheckpointStore, check_loadable
 from schedulers.clock import WallClock
 from schedulers.core import SweepCore
+from schedulers.device_rates import DeviceRates
 from schedulers.ending import FAILURES_IN_A_ROW
 from schedulers.interruption import Interruption
 from schedulers.journal import Journal
@@ -28,6 +29,7 @@ from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.terms import Terms
 from schedulers.trial_source import TrialSource, saving_of
 from schedulers.tune_internals import (
+    accelerator_types,
     cluster_is_own,
     dismiss_trials,
     error_of,
@@ -120,6 +122,9 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         self._goes_on = self.terms.slice_key is None or hasattr(trainable, "go_on")
         if not cluster_is_own():
             check_reach(storage.storage_filesystem, self._folder)
+        if self.terms.device_rates:
+            there = set(NodeWatch(self._clock).types().values()) - {""}
+            DeviceRates(self.terms.device_rates).check_types(accelerator_types() | there)
         folder = f"{self._folder}/{JOURNAL_FOLDER}"
         self._journal = Journal.open(
             storage.storage_filesystem, folder, self._clock, lease_seconds=self.terms.lease_seconds
@@ -177,7 +182,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         )
         self._journal.set_snapshot(self.state.to_json)
         settings = {"device": budget.device, "trainable": trial.trainable_name, **terms.settings}
-        core.enter_run(budget, settings, self._run.slots(), _UNSEEN_SECONDS[cluster_is_own()])
+        dearest = DeviceRates(terms.device_rates).dearest
+        core.enter_run(budget, settings, self._run.slots(), _UNSEEN_SECONDS[cluster_is_own()], dearest)
         core.append("limits", max_storage_bytes=terms.max_storage_bytes, deadline=terms.deadline)
 
     @property
@@ -323,8 +329,12 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         run.tick()
         self._unheard.discard(name)
         self._reported[name] = result["training_iteration"]
-        verdict = run.core.report(name, result, run.leaving(name))
+        search = self.state.searches[name]
+        horizon = search.horizon
+        verdict = run.core.report(name, result, run.leaving(name), run.device_of(name))
         if verdict == "continue":
+            if self._goes_on and self.terms.slice_key is not None and search.horizon != horizon:
+                tell(trial, self.terms.told(search.horizon, run.core.stepping_seconds(name), search.target))
             if result.get("should_checkpoint"):
                 run.core.saving(name)
             return str(TrialScheduler.CONTINUE)
@@ -356,7 +366,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             return
         name, stopping = trial.trial_id, bool(self.interruption.wanted)
         if result.get("training_iteration") not in (None, self._reported.get(name)):
-            self._running.core.report(name, result, stopping)
+            self._running.core.report(name, result, stopping, self._running.device_of(name))
         stopped = name in self._stopped
         self._stopped.discard(name)
         if stopped and stopping:

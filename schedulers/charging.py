@@ -33,6 +33,7 @@ class Charging:
         self._unposted: dict[str, dict[tuple[str, str], float]] = {}
         self._all_unposted = 0.0
         self._trained: dict[str, float] = {}
+        self._prices: dict[str, float] = {}
         self._starting: dict[str, tuple[float, bool]] = {}
         self._posted = clock.monotonic()
 
@@ -45,15 +46,22 @@ class Charging:
         for account, amount in self._meter.read(self._clock.monotonic(), held).items():
             self._enter(account, amount)
         for holding in held.values():
+            self._prices[holding.trial] = holding.devices
             if holding.phase == "train":
                 self.note_start(holding.grant)
+
+    def price(self, name: str) -> float:
+        """Device-seconds that a wall second of a trial costs where it was seen last."""
+        return self._prices.get(name, self._rules.devices)
 
     def turn(self, key: str, holding: Holding | None) -> None:
         """Meter one process at the very moment at which it turns to something else (None: it is gone)."""
         if (charge := self._meter.turn(self._clock.monotonic(), key, holding)) is not None:
             self._enter(*charge)
-        if holding is not None and holding.phase == "train":
-            self.note_start(holding.grant)
+        if holding is not None:
+            self._prices[holding.trial] = holding.devices
+            if holding.phase == "train":
+                self.note_start(holding.grant)
 
     def _enter(self, account: tuple[str, str, Phase], amount: float) -> None:
         grant, trial, phase = account
@@ -121,7 +129,7 @@ class Charging:
         """A search's kind train is the reported step time; what was held beside it in this time is set-up."""
         if self._state.searches[name].kind == "select":
             return
-        held, trained = self._trained.pop(name, 0.0), step_seconds * self._rules.devices
+        held, trained = self._trained.pop(name, 0.0), step_seconds * self.price(name)
         spare = self._state.ledger.unsaved.get(name, {}).get("setup", 0.0)
         kinds, amount = {"from": "train", "to": "setup"}, held - trained
         if amount < 0:
@@ -135,5 +143,8 @@ class Charging:
 
     def within(self, held: Mapping[str, Holding], wall_seconds: float) -> list[str]:
         """The keys of processes whose grant has no more than this left, or is not open."""
-        least = wall_seconds * self._rules.devices
-        return [key for key, holding in held.items() if self._left(holding.grant, holding.trial) <= least]
+        return [
+            key
+            for key, holding in held.items()
+            if self._left(holding.grant, holding.trial) <= wall_seconds * holding.devices
+        ]

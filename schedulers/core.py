@@ -11,6 +11,7 @@ from schedulers.allocation import Allocator, Slice, SweepView, planned_horizon
 from schedulers.budget import Budget, format_device_seconds
 from schedulers.charging import FLUSH_SECONDS, Charging
 from schedulers.clock import Clock
+from schedulers.device_rates import Prices
 from schedulers.ending import OUT_OF_TIME, barren, ending
 from schedulers.grant_sizes import GrantSizes
 from schedulers.losses import Losses
@@ -18,6 +19,7 @@ from schedulers.meter import Holding
 from schedulers.plain_data import plain
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
+from schedulers.slower_device import full_on_device
 from schedulers.sweep_state import Kind, SearchRecord, SearchStatus, SweepState
 from schedulers.verdicts import Verdict, complete, verdict
 from schedulers.views import view_of
@@ -42,6 +44,9 @@ class SweepCore:
         allocator: The rule that gives slices to searches.
         clock: Tells the time.
         rules: What the sweep spends by.
+
+    Attributes:
+        prices: What a trial's wall second costs on the devices that are there.
     """
 
     def __init__(self, book: RecordBook, state: SweepState, allocator: Allocator, clock: Clock, rules: Rules) -> None:
@@ -58,6 +63,7 @@ class SweepCore:
         self._changed = True
         self._asked: tuple[int, int, int] | None = None
         self._slots = 1
+        self.prices = Prices(rules.devices, rules.devices)
         for search in state.searches.values():
             for epochs, value in search.curve:
                 allocator.observe(search, epochs, self._score(value))
@@ -80,7 +86,9 @@ class SweepCore:
         """
         self._book.flush()
 
-    def enter_run(self, budget: Budget, settings: Mapping[str, Any], slots: int, seconds_unseen: float) -> None:
+    def enter_run(
+        self, budget: Budget, settings: Mapping[str, Any], slots: int, seconds_unseen: float, dearest: float = 1.0
+    ) -> None:
         """Enter the beginning of a driver's work, and close what an earlier driver left open.
 
         Args:
@@ -88,6 +96,7 @@ class SweepCore:
             settings: What the journal should know of the sweep; entered by its first driver.
             slots: How many trials can run now.
             seconds_unseen: Wall seconds that a trial may have gone on holding its devices after the last charge.
+            dearest: Device-seconds that a second of a device may have counted.
 
         Raises:
             ValueError: If the budget is below what was spent, or trials were ranked otherwise before.
@@ -106,7 +115,7 @@ class SweepCore:
             self.append("budget", device_seconds=budget.device_seconds, text=str(budget))
         self.append("run", slots=slots)
         # Trials may have held more under the earlier driver than they do now.
-        most = max(self.rules.devices, self.state.settings["devices_per_trial"])
+        most = max(self.rules.devices, self.state.settings["devices_per_trial"]) * dearest
         self._losses.of_dead_driver(most, FLUSH_SECONDS + seconds_unseen)
         self.flush()
 
@@ -183,6 +192,7 @@ class SweepCore:
             slots=slots,
             busy=busy,
             reusable=reusable,
+            prices=self.prices,
             unposted=self._charging.unposted,
             deadline_seconds=deadline_seconds,
             more_searches=self._more_to_try,
@@ -252,13 +262,14 @@ class SweepCore:
 
     # What trials do
 
-    def report(self, name: str, metrics: Mapping[str, Any], stopping: bool) -> Verdict:
+    def report(self, name: str, metrics: Mapping[str, Any], stopping: bool, device: str = "") -> Verdict:
         """Enter a trial's report and say what it does next.
 
         Args:
             name: The trial.
             metrics: The flat result.
             stopping: Whether the whole sweep is being stopped.
+            device: The accelerator type that it comes from, where there are several; empty if it is not known.
         """
         self.post(name)
         search, metrics = self.state.searches[name], plain(metrics)
@@ -275,16 +286,21 @@ class SweepCore:
             value=value,
             epoch_seconds=None if cut else seconds,
             metrics=metrics,
+            price=self._charging.price(name),
+            **({"device": device} if device else {}),
         )
         self._charging.settle_training(name, float(step or 0.0))
-        if not cut and seconds is not None and self.state.full_horizon is None and search.kind == "search":
-            self._plan(float(seconds))
+        if not cut and seconds is not None and search.kind == "search":
+            if self.state.full_horizon is None:
+                self._plan(float(seconds), search)
+            self._plan_for_device(search)
         if value is not None:
             self._allocator.observe(search, search.epochs, self._score(value))
         # A process that was told to stop, by whomever, has said its last.
         leaving = stopping or cut or (self.rules.slice_told and bool(metrics.get("interrupted")))
         saved = bool(metrics.get("should_checkpoint"))
-        return verdict(search, self.state, self.rules, self._sizes.closing, cut, leaving, saved)
+        price = self._charging.price(name)
+        return verdict(search, self.state, self.rules, self._sizes.closing, price, cut, leaving, saved)
 
     def complete(self, search: SearchRecord) -> bool:
         """Whether a search has done all the epochs of its horizon."""
@@ -307,16 +323,35 @@ class SweepCore:
             return None
         return self.book(piece, search, view, own[0] if own else None)
 
-    def _plan(self, epoch_seconds: float) -> None:
+    def _plan_for_device(self, search: SearchRecord) -> None:
+        """Plan the horizon anew of a search that has come to another type of device."""
+        # One that cannot be told while it runs would be stopped in the middle of its annealing.
+        if self.rules.horizon_told and self.rules.slice_told:
+            left = self.view(self._slots, (), ()).wall_seconds_left
+            full = full_on_device(search, self.state, self._charging.price(search.id), left)
+            if full is not None:
+                # In the endgame it may have been told less than a full search's.
+                whole = search.horizon in (None, self.state.full_horizon if search.full is None else search.full)
+                horizon = full if whole else min(full, search.horizon or full)
+                self.append("horizon", trial=search.id, horizon=horizon, full=full, device=search.device)
+
+    def stepping_seconds(self, name: str) -> float:
+        """Wall seconds that a trial may still step on its grant."""
+        grant = self.state.ledger.grants.get(self.state.searches[name].grant or "")
+        left = 0.0 if grant is None else grant.left / self._charging.price(name)
+        return max(0.0, left - self._sizes.closing)
+
+    def _plan(self, epoch_seconds: float, search: SearchRecord) -> None:
         """Fix the full horizon: what the budget buys of full searches, no more than one slot can run."""
-        epoch = epoch_seconds * self.rules.devices
+        epoch = epoch_seconds * self._charging.price(search.id)
         horizon = self.rules.full_epochs
         if horizon is None:
             boots = (self.state.boot_seconds or 0.0) * self.rules.devices * self._slots
             budget = self._allocator.for_searches(self.view(self._slots, (), ()))
             beside = self._allocator.comparisons * self._sizes.comparing("search") * self.rules.devices
             horizon = planned_horizon(budget, boots, self.rules.searches, self._slots, epoch, beside)
-        self.append("plan", epoch_device_seconds=epoch, full_horizon=horizon)
+        told = {"device": search.device} if search.device else {}
+        self.append("plan", epoch_device_seconds=epoch, full_horizon=horizon, **told)
         logger.info("an epoch takes %.2f device-seconds; a full search has %d epochs", epoch, horizon)
 
     def saving(self, name: str) -> None:

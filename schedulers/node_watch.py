@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import ray
 
 from schedulers.clock import Clock
+from schedulers.device_rates import accelerator_of
 from schedulers.tune_internals import cluster_is_own, dead_ray_process, draining_nodes
 
 _LOOK_SECONDS = 1.0
@@ -63,17 +65,30 @@ class NodeWatch:
         self._looked = -math.inf
         self._nodes: dict[str, dict[str, float]] = {}
         self._addresses: dict[str, str] = {}
+        self._types: dict[str, str] = {}
         self._draining: set[str] = set()
         self._home_is_dead = False
         self._asker = Asker[tuple[list[dict[str, Any]], set[str]]]()
 
     def slots(self, needs: dict[str, float]) -> int:
         """How many processes with these resources fit all nodes together, node by node, that live and stay."""
+        return sum(self.slots_by_type(needs).values())
+
+    def slots_by_type(self, needs: dict[str, float]) -> Counter[str]:
+        """The same by the accelerator type of the nodes, empty for those that tell none."""
         self._look()
         wanted = {name: amount for name, amount in needs.items() if amount > 0}
-        staying = [node for name, node in self._nodes.items() if name not in self._draining]
-        fits = [min(node.get(name, 0.0) / amount for name, amount in wanted.items()) for node in staying]
-        return sum(int(count + 1e-9) for count in fits)
+        fits = Counter[str]()
+        for name, node in self._nodes.items():
+            if name not in self._draining:
+                count = min(node.get(resource, 0.0) / amount for resource, amount in wanted.items())
+                fits[accelerator_of(node)] += int(count + 1e-9)
+        return fits
+
+    def types(self) -> dict[str, str]:
+        """The accelerator types of all nodes that were ever seen, by id; empty for those that tell none."""
+        self._look()
+        return self._types
 
     def addresses(self) -> dict[str, str]:
         """The IP addresses of the live nodes, by id."""
@@ -111,6 +126,7 @@ class NodeWatch:
         live = {name: node for name, node in nodes.items() if node["Alive"]}
         self._nodes = {name: dict(node["Resources"]) for name, node in live.items()}
         self._addresses = {name: node["NodeManagerAddress"] for name, node in live.items()}
+        self._types |= {name: accelerator_of(node) for name, node in self._nodes.items()}
         self._draining = draining & set(self._nodes)
         home = nodes.get(ray.get_runtime_context().get_node_id())
         self._home_is_dead = home is not None and not home["Alive"]

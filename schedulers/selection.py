@@ -65,7 +65,7 @@ class WithSelection(Allocator):
         assert final is not None, "a selection is seen where it is announced"
         if final.searches == 0:
             kept = self._kept(sweep)
-            until = sweep.deadline_seconds - kept / (sweep.slots * sweep.devices)
+            until = sweep.deadline_seconds - kept / sweep.burn_rate
             searching = replace(
                 sweep, budget=sweep.budget - kept, free=sweep.free - kept, deadline_seconds=max(0.0, until)
             )

@@ -47,7 +47,7 @@ class Standing:
     @property
     def epoch_seconds(self) -> float | None:
         """Wall seconds of an epoch, the median over the newest trials; None if none was measured."""
-        known = sorted(self.trials[name].epoch_seconds[-1] for _, name in self._measured)
+        known = sorted(seconds[-1] for _, name in self._measured if (seconds := self.trials[name].epoch_seconds))
         return known[len(known) // 2] if known else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
@@ -15,6 +16,7 @@ from schedulers.checkpoint_keeper import CheckpointKeeper
 from schedulers.checkpoint_store import CheckpointStore
 from schedulers.clock import Clock
 from schedulers.core import SweepCore
+from schedulers.device_rates import DeviceRates, Prices
 from schedulers.ending import OUT_OF_TIME
 from schedulers.interruption import Interruption
 from schedulers.journal import Journal, JournalWriteError
@@ -95,7 +97,14 @@ class SweepRun:
         self._want_nodes(limit or 0)
         self._messengers = Messengers()
         self._asker = Asker[dict[str, ActorPlace]]()
-        self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant, clock)
+        self._rates = DeviceRates(terms.device_rates)
+        self._watch = ActorWatch(
+            terms.budget.device.upper(),
+            lambda name: core.state.searches[name].grant,
+            clock,
+            self._nodes,
+            self._rates,
+        )
         self._held: dict[str, Holding] = {}
         self._active: set[str] = set()
         self._pausing: set[str] = set()
@@ -109,8 +118,21 @@ class SweepRun:
         return self.keeper.slots(self._fitting())
 
     def _fitting(self) -> int:
-        fits = self._nodes.slots(self._needs)
+        by_type = self._nodes.slots_by_type(self._needs)
+        self._price(by_type)
+        fits = sum(by_type.values())
         return fits if self._limit is None else min(fits, self._limit)
+
+    def _price(self, slots: Mapping[str, int]) -> None:
+        """Tell the core what a trial's wall second costs on the devices that are there."""
+        rates = [self._rates.of(device) for device, count in slots.items() for _ in range(count)]
+        if rates:
+            devices = self.core.rules.devices
+            self.core.prices = Prices(max(rates) * devices, sum(rates) / len(rates) * devices)
+
+    def device_of(self, name: str) -> str:
+        """The accelerator type that a trial is at work on; empty if it is not known."""
+        return self._watch.device_of(name)
 
     def _want_nodes(self, trials: int) -> None:
         """Have a cluster that grows by itself grow to so many trials, or shrink when they are fewer."""

@@ -64,7 +64,7 @@ class SearchRecord:
         target: Epochs at which its present slice ends.
         horizon: Epochs that it may expect over its whole life; None as long as no epoch was measured.
         curve: (epochs, value) of every ranked report, in order of epochs.
-        epoch_seconds: Wall seconds of its latest whole epochs (at most three), the newest last.
+        epoch_seconds: Wall seconds of its latest whole epochs on one type of device (at most three), the newest last.
         slowest_seconds: Wall seconds of its slowest epoch.
         latest: The metrics of its last report; in that of a part of an epoch, what it leaves open is the one before's.
         best_value: The best ranked value so far, and ``best_metrics`` the report that had it.
@@ -77,6 +77,10 @@ class SearchRecord:
         why: Why it is in its state, in words.
         kind: ``search``, or ``select``: a trial of the selection, in which the best searches' finds compete.
         round: Of the selection that it belongs to: how often the budget had been set by then.
+        device: The accelerator type that it reported from last, where there are several; empty if it is not known.
+        price: Device-seconds that a wall second of it cost there; None before its first report.
+        planned_on: The accelerator type that its horizon was planned for.
+        full: The epochs of a full search there; None: those of the sweep.
     """
 
     id: str
@@ -101,6 +105,10 @@ class SearchRecord:
     why: str = ""
     kind: Kind = "search"
     round: int = 0
+    device: str = ""
+    price: float | None = None
+    planned_on: str = ""
+    full: int | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -125,6 +133,7 @@ class SweepState:
         mode: ``max`` or ``min``.
         epoch_device_seconds: Device-seconds of the sweep's first whole epoch; None until one was measured.
         full_horizon: The horizon that every search is told; None until an epoch was measured.
+        plan_device: The accelerator type that it was measured on; empty if it is not known.
         boot_seconds: The longest wall seconds from a booked grant to the first step of a new process.
         reset_seconds: The same for a process that was used again.
         save_seconds: The longest wall seconds that a checkpoint took.
@@ -151,6 +160,7 @@ class SweepState:
     mode: str = "max"
     epoch_device_seconds: float | None = None
     full_horizon: int | None = None
+    plan_device: str = ""
     boot_seconds: float | None = None
     reset_seconds: float | None = None
     save_seconds: float | None = None
@@ -217,10 +227,15 @@ class SweepState:
             case "plan":
                 self.epoch_device_seconds = record["epoch_device_seconds"]
                 self.full_horizon = record["full_horizon"]
+                self.plan_device = record.get("device", "")
             case "timing":
                 self.boot_seconds = record.get("boot_seconds", self.boot_seconds)
                 self.reset_seconds = record.get("reset_seconds", self.reset_seconds)
                 self.save_seconds = record.get("save_seconds", self.save_seconds)
+            case "horizon" if search is not None:
+                search.horizon, search.full = record["horizon"], record["full"]
+                search.target = min(search.target, record["horizon"])
+                search.planned_on = record["device"]
             case "search":
                 kind: Kind = record.get("kind", "search")
                 name, config = record["trial"], dict(record["config"])
@@ -287,6 +302,11 @@ class SweepState:
         if metrics.get("should_checkpoint"):
             saved = search.checkpoints[-1].epochs if search.checkpoints else 0
             self.saves_every = max(1, self.saves_every or 0, search.epochs - saved)
+        device = record.get("device", "")
+        if device != search.device:
+            # Epochs of another device say nothing of those to come.
+            search.epoch_seconds, search.slowest_seconds = [], 0.0
+        search.device, search.price = device, record.get("price", search.price)
         if seconds is not None:
             search.epoch_seconds = [*search.epoch_seconds, seconds][-3:]
             search.slowest_seconds = max(search.slowest_seconds, seconds)

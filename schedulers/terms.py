@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from schedulers.budget import Budget
+from schedulers.device_rates import DeviceRates
 from schedulers.sweep_state import SweepState
 
 
@@ -31,7 +32,10 @@ class Terms:
         finalists: How many trials take part in the selection at the end; 0: there is none. Needs an allocator that
             gives them slices, :class:`schedulers.selection.WithSelection`.
         finalists_of: Their configurations, the best first, once the searches are over; the Trainable must know them.
-        max_concurrent: The most trials at once; None: as many as fit the live nodes.
+        max_concurrent: The most trials at once, and how many a cluster that grows by itself is asked to make room
+            for; None: as many as fit the live nodes.
+        device_rates: Device-seconds that a second of a device counts, by the accelerator type of its node, as Ray names
+            it, as in {"A100": 1.0, "T4": 0.25}; 1.0 for what is not named.
         deadline: Unix seconds by which everything must be saved and no device held; None: none.
         max_storage_bytes: What all checkpoints may take: the worst trials lose theirs first. None: no bound.
         kept_files: The names of the files of a checkpoint that stay when a trial loses its weights; if there are any,
@@ -52,6 +56,7 @@ class Terms:
     finalists: int = 0
     finalists_of: Callable[[SweepState], Sequence[Mapping[str, Any]]] | None = None
     max_concurrent: int | None = None
+    device_rates: Mapping[str, float] = field(default_factory=dict)
     deadline: float | None = None
     max_storage_bytes: int | None = None
     kept_files: Collection[str] = ()
@@ -64,6 +69,7 @@ class Terms:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, but must be 1 or more")
+        DeviceRates(self.device_rates)
         if self.deadline is not None and self.deadline <= time.time():
             when = datetime.fromtimestamp(self.deadline).astimezone().isoformat(" ", "seconds")
             raise ValueError(f"the deadline {when} has passed: give a later one, or none")

@@ -19,6 +19,7 @@ from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.search.variant_generator import parse_spec_vars
+from ray.util.accelerators import accelerators
 
 from schedulers.trial_errors import is_exception, told_error
 
@@ -96,6 +97,12 @@ def bury(actor: LiveActor) -> None:
     ray.kill(actor.handle)
 
 
+def node_of(actor: LiveActor) -> str | None:
+    """The id of the node on which an actor's placement group is; None if it is not known yet, or any more."""
+    nodes = ray.util.placement_group_table(actor.group).get("bundles_to_node_id", {})
+    return next((node for node in nodes.values() if node), None)
+
+
 def is_gone(actor: LiveActor) -> bool:
     """Whether Ray has taken a process's placement group away: some 0.2 s after Tune has given it back."""
     return bool(ray.util.placement_group_table(actor.group)["state"] == "REMOVED")
@@ -150,6 +157,11 @@ def head_address(address: str) -> str:
         ValueError: If it is neither.
     """
     return str(ray._private.services.canonicalize_bootstrap_address(address))
+
+
+def accelerator_types() -> set[str]:
+    """The accelerator types that Ray has names for."""
+    return {value for name, value in vars(accelerators).items() if name.isupper() and isinstance(value, str)}
 
 
 def dead_ray_process() -> str:

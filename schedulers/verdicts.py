@@ -21,6 +21,7 @@ def verdict(
     state: SweepState,
     rules: Rules,
     closing_seconds: float,
+    price: float,
     cut: bool,
     leaving: bool,
     saved: bool,
@@ -32,6 +33,7 @@ def verdict(
         state: The sweep.
         rules: What it spends by.
         closing_seconds: Wall seconds from the end of a trial's last step until its devices are free.
+        price: Device-seconds that a wall second of it costs.
         cut: Whether the report is of a part of an epoch.
         leaving: Whether the trial's process was told to stop, by whomever.
         saved: Whether the report came with a checkpoint.
@@ -41,8 +43,8 @@ def verdict(
     if complete(search, state, rules) and not cut:
         return "stop"
     grant = state.ledger.grants.get(search.grant or "")
-    next_step = 1.5 * search.slowest_seconds * rules.devices
-    fits = rules.slice_told or grant is None or grant.left >= next_step + closing_seconds * rules.devices
+    next_step = 1.5 * search.slowest_seconds
+    fits = rules.slice_told or grant is None or grant.left >= (next_step + closing_seconds) * price
     # Its grant covers what it does from the end of the slice to the next checkpoint.
     to_save = rules.saves == "reported" and state.saves_every is not None and not saved
     at_end = search.epochs >= search.target and not to_save

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from schedulers.allocation import SweepView
+from schedulers.device_rates import Prices
 from schedulers.grant_sizes import GrantSizes
 from schedulers.rules import Rules
 from schedulers.standing import Waiting
@@ -20,6 +21,7 @@ def view_of(
     slots: int,
     busy: Collection[str],
     reusable: Sequence[str],
+    prices: Prices,
     unposted: Callable[[str | None], float],
     deadline_seconds: float,
     more_searches: bool,
@@ -34,6 +36,7 @@ def view_of(
         slots: How many trials can run now.
         busy: The trials whose slots are in use.
         reusable: The grants of idle processes that can be used again, the next one first.
+        prices: What a trial's wall second costs.
         unposted: Tells the device-seconds held that are not in the accounts yet, of one trial or (None) of all; nothing
             of them is free, as all of it was promised.
         deadline_seconds: Wall seconds that trials may still step, by the sweep's deadline; infinite without one.
@@ -48,8 +51,8 @@ def view_of(
         return sum(ledger.spent_by_trial.get(search.id, {}).values()) + unposted(search.id)
 
     spent = ledger.spent + unposted(None)
-    usable = min(free, deadline_seconds * rules.devices)
-    in_time = spent + deadline_seconds * max(1, slots) * rules.devices
+    usable = min(free, deadline_seconds * prices.dearest)
+    in_time = spent + deadline_seconds * max(1, slots) * prices.mean
 
     def of_kind(kind: Kind) -> SweepView:
         standing = state.standing(kind)
@@ -58,7 +61,8 @@ def view_of(
             spent=spent,
             free=free,
             slots=max(1, slots),
-            devices=rules.devices,
+            devices=prices.dearest,
+            mean_devices=prices.mean,
             full_horizon=state.full_horizon,
             epoch_seconds=standing.epoch_seconds,
             overhead_seconds=sizes.overhead(usable, bool(reusable)) + sizes.comparing(kind),
