@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from nasib_ray import with_budget
 from schedulers import SweepState
-from schedulers.device_rates import ACCELERATOR
+from schedulers.device_rates import ACCELERATOR, accelerator_of
 from schedulers.journal_replay import read_journal
 from tests.schedulers_tests.test_budget_scheduler import check_accounts
 
@@ -29,7 +29,7 @@ def own_type() -> str:
     """The accelerator type of the node that this process is on."""
     own = ray.get_runtime_context().get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == own)
-    return next(name.removeprefix(ACCELERATOR) for name in node["Resources"] if name.startswith(ACCELERATOR))
+    return accelerator_of(node["Resources"])
 
 
 class Typed(tune.Trainable):  # type: ignore[misc]
