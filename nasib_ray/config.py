@@ -136,7 +136,7 @@ class SweepConfig(BaseModel):
         retrain: How found networks are trained from scratch; may be told when that is asked for.
         trial: What one trial holds. None: one device of the budget's kind.
         max_concurrent: The most trials at once, and how many a cluster that adds nodes by itself is asked to make room
-            for. None: as many as there is room for.
+            for. None: as many as there is room for, and it is asked for one.
         device_rates: Device-seconds that a second of a device counts, by its accelerator type, as Ray names it, as in
             {A100: 1.0, T4: 0.25}; 1.0 for what is not named.
         max_storage: What all checkpoints may take, as in "20 GB"; in bytes. None: no bound.

@@ -132,27 +132,28 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_room(needs: Mapping[str, float], grows: bool) -> None:
-    """Make sure that some node can hold a trial.
+def check_room(needs: Mapping[str, float], cluster: SweepCluster) -> None:
+    """Make sure that some node can hold a trial. On a cluster that was joined nodes may come: the sweep waits for them.
 
     Args:
         needs: What a trial holds, by Ray's names.
-        grows: Whether the cluster is one that is asked for more nodes; they may come.
+        cluster: Where it is to run.
 
     Raises:
         ValueError: If none can; names what there is.
     """
+    if not cluster.is_own:
+        return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     wanted = {name: amount for name, amount in needs.items() if amount > 0}
-    if grows or any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
+    if any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
         return
     asked = " and ".join(f"{amount:g} {name}" for name, amount in wanted.items())
     largest = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in ("CPU", "GPU")}
     there = " and ".join(f"{amount:g} {name}" for name, amount in largest.items())
     raise ValueError(
         f"a trial holds {asked}, but the largest node has {there}: give the budget in time of a device that is there, "
-        "or set trial.cpus and trial.gpus; if the cluster adds nodes by itself, set max_concurrent, and it is asked "
-        "for room for so many trials"
+        "or set trial.cpus and trial.gpus"
     )
 
 

@@ -82,7 +82,7 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None, addres
     held = config.trial.under(device)
     needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
     with quiet_tune(), ray_for_sweep(address) as cluster:
-        check_room(needs, grows=not cluster.is_own and config.max_concurrent is not None)
+        check_room(needs, cluster)
         # Imported behind the start of Ray, whose workers import it meanwhile.
         from trainables.data import load_dataset
         from trainables.manifest import verify_checkpoint

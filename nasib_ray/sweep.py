@@ -82,7 +82,7 @@ def run_sweep(
     check_place(config.data)
     needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
     with quiet_tune(), ray_for_sweep(address) as cluster:
-        check_room(needs, grows=not cluster.is_own and config.max_concurrent is not None)
+        check_room(needs, cluster)
         # Imported behind the start of Ray, whose workers import it meanwhile.
         from nasib_ray.this_machine import check_memory_here, slots_here
         from trainables.checkpoint import KEPT_FILES

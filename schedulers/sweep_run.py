@@ -60,8 +60,8 @@ class SweepRun:
         interruption: Tells whether the sweep should stop.
         storage: Tells whether the sweep's folder can be written.
         store: The checkpoints there.
-        limit: The most trials at once, and how many a cluster that grows by itself is asked for; None: as many as fit
-            the live nodes.
+        limit: The most trials at once, and how many a cluster that grows by itself is asked to make room for; None: as
+            many as fit the live nodes, and one.
 
     Attributes:
         controller: Tune's, once it has called.
@@ -93,8 +93,8 @@ class SweepRun:
         self._limit = limit
         self._clock = clock
         self._nodes = NodeWatch(clock)
-        self._request = None if limit is None or cluster_is_own() else NodeRequest(needs)
-        self._want_nodes(limit or 0)
+        self._request = None if cluster_is_own() else NodeRequest(needs)
+        self._want_nodes(limit or 1)
         self._messengers = Messengers()
         self._asker = Asker[dict[str, ActorPlace]]()
         self._rates = DeviceRates(terms.device_rates)
@@ -181,7 +181,7 @@ class SweepRun:
     def book(self, piece: Slice, search: SearchRecord, view: SweepView) -> dict[str, Any]:
         """Book the grant for a slice, durably; returns what the Trainable is told of it."""
         self._idle_since = None
-        self._want_nodes(self._limit or 0)
+        self._want_nodes(self._limit or 1)
         idle = self._watch.idle_grants(self._held)
         share = 1.0 / max(1, view.slots - len(self.busy()))
         seconds = self.core.book(piece, search, view, idle[0] if idle else None, share)
@@ -387,8 +387,8 @@ class SweepRun:
             self.end()
 
     def _no_room(self) -> str:
-        asked = "" if self._request is None else f" (the cluster is asked for nodes for {self._limit})"
-        return f"no live node has room for a trial{asked}"
+        held = " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items() if amount)
+        return f"no live node has room for a trial, which holds {held}"
 
     def _attend(self, raw: TuneController) -> None:
         """Let processes come to their end."""

@@ -33,7 +33,7 @@ class Terms:
             gives them slices, :class:`schedulers.selection.WithSelection`.
         finalists_of: Their configurations, the best first, once the searches are over; the Trainable must know them.
         max_concurrent: The most trials at once, and how many a cluster that grows by itself is asked to make room
-            for; None: as many as fit the live nodes.
+            for; None: as many as fit the live nodes, and it is asked for one.
         device_rates: Device-seconds that a second of a device counts, by the accelerator type of its node, as Ray names
             it, as in {"A100": 1.0, "T4": 0.25}; 1.0 for what is not named.
         deadline: Unix seconds by which everything must be saved and no device held; None: none.
