@@ -78,6 +78,7 @@ host_off() { # NAME: as if its power failed
   wait "${init[$1]}" 2>/dev/null || true
   unset "init[$1]"
   ip netns del "nr$id-$1"
+  while in_net op ip link show "v$id$1" >/dev/null 2>&1; do sleep 0.1; done
 }
 
 # `ray up` and `ray down` kill every Ray process that they see, so that the operator sees none but its own.

@@ -50,8 +50,8 @@ def test_ray_takes_its_cluster_files(name: str) -> None:
 
 
 def test_amazon_takes_the_machines() -> None:
-    from botocore.session import get_session
-    from botocore.validate import ParamValidator
+    from botocore.session import get_session  # type: ignore[import-untyped]
+    from botocore.validate import ParamValidator  # type: ignore[import-untyped]
 
     model = get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
 
