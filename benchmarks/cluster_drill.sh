@@ -155,6 +155,8 @@ sleep 15
 note 'worker 1 is replaced by an empty machine'
 host_up w1 10.77.0.11
 until_so "$both_at_work and status['spent_device_seconds'] > 0.4 * $budget" 150
+# Long enough for the new worker to have come to a report.
+sleep 15
 note 'the head is switched off, and the driver with it'
 host_off head
 wait $driver && { echo 'ray submit ended with 0 though its driver was gone' >&2; exit 1; }

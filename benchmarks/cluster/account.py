@@ -45,34 +45,38 @@ def problems_of(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 done[trial] = record["epochs"]
 
 
-def story_of(records: Sequence[Mapping[str, Any]], after: float, until: float) -> list[str]:
-    """What the journal says between two moments: losses, the first reports after them, how a run ended."""
-    told, lost = [], dict[str, int]()
+def story_of(records: Sequence[Mapping[str, Any]], after: float, until: float, lost: dict[str, int]) -> Iterator[str]:
+    """What the journal says between two moments: losses, the first reports after them, how a run ended.
+
+    Args:
+        records: All of it.
+        after: The first moment, Unix seconds, and ``until`` the last one.
+        lost: The trials that have not reported again since they were thrown back, with their epochs; kept up.
+    """
     for record in records:
         if not after <= record["time"] < until:
             continue
         seconds, trial = record["time"] - after, record.get("trial", "")
         match record["event"]:
             case "run":
-                told.append(f"+{seconds:.0f} s: run {record['run']} begins with {record['slots']} slots")
+                yield f"+{seconds:.0f} s: run {record['run']} begins with {record['slots']} slots"
             case "failure":
                 lost[trial] = record["epochs"]
                 why = record["why"].partition("(")[0].partition(":")[0]
-                told.append(f"+{seconds:.0f} s: trial {trial} is back at epoch {record['epochs']} ({why})")
+                yield f"+{seconds:.0f} s: trial {trial} is back at epoch {record['epochs']} ({why})"
             case "report" if trial in lost:
-                told.append(f"+{seconds:.0f} s: trial {trial} goes on from epoch {lost.pop(trial)}")
+                yield f"+{seconds:.0f} s: trial {trial} goes on from epoch {lost.pop(trial)}"
             case "end":
-                told.append(f"+{seconds:.0f} s: {record['state']}: {record['why']}")
-    return told
+                yield f"+{seconds:.0f} s: {record['state']}: {record['why']}"
 
 
 def tell(sweep: Sweep, events: Sequence[tuple[float, str]]) -> list[str]:
     """Print a table of a sweep's drill; returns its problems."""
     records, ledger = sweep.records(), sweep.state.ledger
-    begin = events[0][0]
+    begin, lost = events[0][0], dict[str, int]()
     print("\n| at | done | the journal |\n|---:|---|---|")
     for (when, what), (then, _) in zip(events, [*events[1:], (float("inf"), "")], strict=True):
-        print(f"| {when - begin:.0f} s | {what} | {'<br>'.join(story_of(records, when, then))} |")
+        print(f"| {when - begin:.0f} s | {what} | {'<br>'.join(story_of(records, when, then, lost))} |")
     checkpoints = sum(record["event"] == "checkpoint" for record in records)
     best = sweep.state.selected or sweep.state.incumbent
     print(
