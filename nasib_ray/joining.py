@@ -14,6 +14,7 @@ from nasib_ray.own_rooms import ROOMS
 from schedulers.tune_internals import head_address
 
 _ANSWER_SECONDS = 5.0
+_RAY_WORKING_DIR = "working_dir_files"
 
 
 def runtime_env() -> dict[str, Any]:
@@ -27,6 +28,22 @@ def runtime_env() -> dict[str, Any]:
     """
     home = Path(__file__).resolve().parents[1]
     return {"py_modules": [str(home / room) for room in ("nasib_ray", *ROOMS)]}
+
+
+def check_lasting(storage: str) -> None:
+    """Make sure that results are not kept where Ray unpacks the working folder of a job, as it deletes that.
+
+    Args:
+        storage: The folder, absolute, or URI under which they are to be kept.
+
+    Raises:
+        ValueError: If they are.
+    """
+    if _RAY_WORKING_DIR in Path(storage).parts:
+        raise ValueError(
+            f"the storage {storage} lies in the copy of the working folder that Ray has made for this job, and deletes "
+            "behind it: give an absolute path, or a URI such as s3://bucket/sweeps"
+        )
 
 
 def join_cluster(address: str) -> None:

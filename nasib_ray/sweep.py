@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from nasib_ray.budgeted_tuner import with_budget
 from nasib_ray.config import SweepConfig
 from nasib_ray.deadline import check_ahead
+from nasib_ray.joining import check_lasting
 from nasib_ray.place import Place
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.random_search import RandomSearcher
@@ -76,6 +77,7 @@ def run_sweep(
     assert budget is not None, "resources are known only under a budget"
     check_ahead(config.deadline, datetime.now().astimezone())
     place = place or Place.of(config)
+    check_lasting(place.storage)
     known = check_same(config, place)
     if known is not None and known.state.end == "finished" and budget.device_seconds == known.state.ledger.budget:
         return known
