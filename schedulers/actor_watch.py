@@ -10,9 +10,9 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 from schedulers.clock import Clock
-from schedulers.device_rates import DeviceRates
+from schedulers.cluster_room import ClusterRoom
 from schedulers.meter import Holding, Phase
-from schedulers.node_watch import Asker, NodeWatch
+from schedulers.node_watch import Asker
 from schedulers.tune_internals import ActorPlace, LiveActor, bury, is_gone, kill, live_actors, node_of, place_of
 
 _LONGEST_LEAVING_SECONDS = 2.0
@@ -34,23 +34,15 @@ class ActorWatch:
         device: The budgeted device by Ray's name, ``CPU`` or ``GPU``.
         grant_of: The grant that a trial holds now, by the trial's id.
         clock: Tells when a process that Tune does not know any more is gone.
-        nodes: Tells the accelerator types of the nodes.
-        rates: What the devices count.
+        room: Tells the accelerator types of the nodes, and what devices count there.
     """
 
-    def __init__(
-        self,
-        device: str,
-        grant_of: Callable[[str], str | None],
-        clock: Clock,
-        nodes: NodeWatch,
-        rates: DeviceRates,
-    ) -> None:
+    def __init__(self, device: str, grant_of: Callable[[str], str | None], clock: Clock, room: ClusterRoom) -> None:
         self._device = device
         self._grant_of = grant_of
         self._clock = clock
-        self._nodes = nodes
-        self._rates = rates
+        self._nodes = room.nodes
+        self._rates = room.rates
         self._homes: dict[str, str] = {}
         self._homes_asker = Asker[dict[str, str | None]]()
         self._owners: dict[Any, _Owner] = {}

@@ -14,6 +14,7 @@ from schedulers.allocation import Allocator
 from schedulers.brief_store import brief
 from schedulers.checkpoint_store import CheckpointStore, check_loadable
 from schedulers.clock import WallClock
+from schedulers.cluster_room import ClusterRoom
 from schedulers.core import SweepCore
 from schedulers.device_rates import DeviceRates
 from schedulers.ending import FAILURES_IN_A_ROW
@@ -177,13 +178,12 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         filesystem = brief(trial.storage.storage_filesystem)
         storage = StorageWatch(filesystem, self._folder, self.state.next_saves_bytes, self._clock)
         store = CheckpointStore(filesystem, self._folder)
-        self._run = SweepRun(
-            core, self._journal, terms, needs, self.interruption, storage, store, self._limit, self._clock
-        )
+        rates = DeviceRates(terms.device_rates)
+        room = ClusterRoom(needs, devices, self._limit, rates, self._clock)
+        self._run = SweepRun(core, self._journal, terms, room, self.interruption, storage, store, self._clock)
         self._journal.set_snapshot(self.state.to_json)
         settings = {"device": budget.device, "trainable": trial.trainable_name, **terms.settings}
-        dearest = DeviceRates(terms.device_rates).dearest
-        core.enter_run(budget, settings, self._run.slots(), _UNSEEN_SECONDS[cluster_is_own()], dearest)
+        core.enter_run(budget, settings, self._run.slots(), _UNSEEN_SECONDS[cluster_is_own()], rates.dearest)
         core.append("limits", max_storage_bytes=terms.max_storage_bytes, deadline=terms.deadline)
 
     @property

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from schedulers.allocation import Allocator, Slice, SweepView, planned_horizon
+from schedulers.allocation import Allocator, Slice, SweepView
 from schedulers.budget import Budget, format_device_seconds
 from schedulers.charging import FLUSH_SECONDS, Charging
 from schedulers.clock import Clock
@@ -17,14 +16,12 @@ from schedulers.grant_sizes import GrantSizes
 from schedulers.losses import Losses
 from schedulers.meter import Holding
 from schedulers.plain_data import plain
+from schedulers.planning import Planning
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
-from schedulers.slower_device import full_on_device
 from schedulers.sweep_state import Kind, SearchRecord, SearchStatus, SweepState
 from schedulers.verdicts import Verdict, complete, verdict
 from schedulers.views import view_of
-
-logger = logging.getLogger(__name__)
 
 _STOPPING_SECONDS = 5.0
 """So much before its deadline, besides what saving takes, nothing of a sweep steps any more."""
@@ -59,6 +56,7 @@ class SweepCore:
         self._sizes = GrantSizes(rules, state)
         self._losses = Losses(state, self.append)
         self._charging = Charging(state, rules, clock, self.append)
+        self._planning = Planning(state, rules, allocator, self.append)
         self._saving: dict[str, float] = {}
         self._changed = True
         self._asked: tuple[int, int, int] | None = None
@@ -291,9 +289,8 @@ class SweepCore:
         )
         self._charging.settle_training(name, float(step or 0.0))
         if not cut and seconds is not None and search.kind == "search":
-            if self.state.full_horizon is None:
-                self._plan(float(seconds), search)
-            self._plan_for_device(search)
+            comparing, price = self._sizes.comparing("search"), self._charging.price(name)
+            self._planning.measured(search, price, comparing, lambda: self.view(self._slots, (), ()))
         if value is not None:
             self._allocator.observe(search, search.epochs, self._score(value))
         # A process that was told to stop, by whomever, has said its last.
@@ -323,36 +320,11 @@ class SweepCore:
             return None
         return self.book(piece, search, view, own[0] if own else None)
 
-    def _plan_for_device(self, search: SearchRecord) -> None:
-        """Plan the horizon anew of a search that has come to another type of device."""
-        # One that cannot be told while it runs would be stopped in the middle of its annealing.
-        if self.rules.horizon_told and self.rules.slice_told:
-            left = self.view(self._slots, (), ()).wall_seconds_left
-            full = full_on_device(search, self.state, self._charging.price(search.id), left)
-            if full is not None:
-                # In the endgame it may have been told less than a full search's.
-                whole = search.horizon in (None, self.state.full_horizon if search.full is None else search.full)
-                horizon = full if whole else min(full, search.horizon or full)
-                self.append("horizon", trial=search.id, horizon=horizon, full=full, device=search.device)
-
     def stepping_seconds(self, name: str) -> float:
         """Wall seconds that a trial may still step on its grant."""
         grant = self.state.ledger.grants.get(self.state.searches[name].grant or "")
         left = 0.0 if grant is None else grant.left / self._charging.price(name)
         return max(0.0, left - self._sizes.closing)
-
-    def _plan(self, epoch_seconds: float, search: SearchRecord) -> None:
-        """Fix the full horizon: what the budget buys of full searches, no more than one slot can run."""
-        epoch = epoch_seconds * self._charging.price(search.id)
-        horizon = self.rules.full_epochs
-        if horizon is None:
-            boots = (self.state.boot_seconds or 0.0) * self.rules.devices * self._slots
-            budget = self._allocator.for_searches(self.view(self._slots, (), ()))
-            beside = self._allocator.comparisons * self._sizes.comparing("search") * self.rules.devices
-            horizon = planned_horizon(budget, boots, self.rules.searches, self._slots, epoch, beside)
-        told = {"device": search.device} if search.device else {}
-        self.append("plan", epoch_device_seconds=epoch, full_horizon=horizon, **told)
-        logger.info("an epoch takes %.2f device-seconds; a full search has %d epochs", epoch, horizon)
 
     def saving(self, name: str) -> None:
         """Take note that a trial was asked to save."""

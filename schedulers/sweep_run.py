@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
@@ -15,8 +14,8 @@ from schedulers.allocation import Slice, SweepView
 from schedulers.checkpoint_keeper import CheckpointKeeper
 from schedulers.checkpoint_store import CheckpointStore
 from schedulers.clock import Clock
+from schedulers.cluster_room import ClusterRoom
 from schedulers.core import SweepCore
-from schedulers.device_rates import DeviceRates, Prices
 from schedulers.ending import OUT_OF_TIME
 from schedulers.interruption import Interruption
 from schedulers.journal import Journal, JournalWriteError
@@ -24,14 +23,12 @@ from schedulers.lease import LeaseLostError
 from schedulers.lost_cluster import lose_cluster
 from schedulers.messenger import Messengers
 from schedulers.meter import Holding
-from schedulers.node_request import NodeRequest
-from schedulers.node_watch import Asker, NodeWatch
+from schedulers.node_watch import Asker
 from schedulers.storage_watch import StorageWatch, says_disk_full
 from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
 from schedulers.tune_internals import (
     ActorPlace,
-    cluster_is_own,
     dismiss_trials,
     drop_idle,
     error_of,
@@ -56,12 +53,10 @@ class SweepRun:
         core: The spending.
         journal: Held by this driver.
         terms: The budget and how it is spent.
-        needs: The resources of one trial, by Ray's names.
+        room: What the cluster has room for.
         interruption: Tells whether the sweep should stop.
         storage: Tells whether the sweep's folder can be written.
         store: The checkpoints there.
-        limit: The most trials at once, and how many a cluster that grows by itself is asked to make room for; None: as
-            many as fit the live nodes, and one.
 
     Attributes:
         controller: Tune's, once it has called.
@@ -74,11 +69,10 @@ class SweepRun:
         core: SweepCore,
         journal: Journal,
         terms: Terms,
-        needs: dict[str, float],
+        room: ClusterRoom,
         interruption: Interruption,
         storage: StorageWatch,
         store: CheckpointStore,
-        limit: int | None,
         clock: Clock,
     ) -> None:
         self.core = core
@@ -87,24 +81,14 @@ class SweepRun:
         self.keeper = CheckpointKeeper(core, store, terms, self.active)
         self._journal = journal
         self._terms = terms
-        self._needs = needs
+        self._room = room
         self._interruption = interruption
         self._storage = storage
-        self._limit = limit
         self._clock = clock
-        self._nodes = NodeWatch(clock)
-        self._request = None if cluster_is_own() else NodeRequest(needs)
-        self._want_nodes(limit or 1)
+        room.ask()
         self._messengers = Messengers()
         self._asker = Asker[dict[str, ActorPlace]]()
-        self._rates = DeviceRates(terms.device_rates)
-        self._watch = ActorWatch(
-            terms.budget.device.upper(),
-            lambda name: core.state.searches[name].grant,
-            clock,
-            self._nodes,
-            self._rates,
-        )
+        self._watch = ActorWatch(terms.budget.device.upper(), lambda name: core.state.searches[name].grant, clock, room)
         self._held: dict[str, Holding] = {}
         self._active: set[str] = set()
         self._pausing: set[str] = set()
@@ -114,30 +98,13 @@ class SweepRun:
         self._warned = -_WARNING_SECONDS
 
     def slots(self) -> int:
-        """How many trials can run now on the live nodes."""
-        return self.keeper.slots(self._fitting())
-
-    def _fitting(self) -> int:
-        by_type = self._nodes.slots_by_type(self._needs)
-        self._price(by_type)
-        fits = sum(by_type.values())
-        return fits if self._limit is None else min(fits, self._limit)
-
-    def _price(self, slots: Mapping[str, int]) -> None:
-        """Tell the core what a trial's wall second costs on the devices that are there."""
-        rates = [self._rates.of(device) for device, count in slots.items() for _ in range(count)]
-        if rates:
-            devices = self.core.rules.devices
-            self.core.prices = Prices(max(rates) * devices, sum(rates) / len(rates) * devices)
+        """How many trials can run now on the live nodes; the core learns what they cost there."""
+        self.core.prices = self._room.prices() or self.core.prices
+        return self.keeper.slots(self._room.trials())
 
     def device_of(self, name: str) -> str:
         """The accelerator type that a trial is at work on; empty if it is not known."""
         return self._watch.device_of(name)
-
-    def _want_nodes(self, trials: int) -> None:
-        """Have a cluster that grows by itself grow to so many trials, or shrink when they are fewer."""
-        if self._request is not None:
-            self._request.ask(trials)
 
     def active(self, name: str) -> bool:
         """Whether a trial has a grant that it has not come to rest on."""
@@ -181,7 +148,7 @@ class SweepRun:
     def book(self, piece: Slice, search: SearchRecord, view: SweepView) -> dict[str, Any]:
         """Book the grant for a slice, durably; returns what the Trainable is told of it."""
         self._idle_since = None
-        self._want_nodes(self._limit or 1)
+        self._room.ask()
         idle = self._watch.idle_grants(self._held)
         share = 1.0 / max(1, view.slots - len(self.busy()))
         seconds = self.core.book(piece, search, view, idle[0] if idle else None, share)
@@ -231,7 +198,7 @@ class SweepRun:
         raw = self.controller
         if raw is None or self.ended:
             return
-        if why := self.keeper.refusal(self._fitting()):
+        if why := self.keeper.refusal(self._room.trials()):
             self._interruption.want(why)
             return
         trials = {trial.trial_id: trial for trial in raw.get_trials()}
@@ -253,7 +220,7 @@ class SweepRun:
         raw = self.controller
         if raw is None or self.ended:
             return
-        if why := self._nodes.lost(stopping=bool(self._interruption.wanted)):
+        if why := self._room.nodes.lost(stopping=bool(self._interruption.wanted)):
             self.ended = True
             lose_cluster(raw, self.core, self._journal, why)
         self._held = self._watch.look(raw)
@@ -326,9 +293,9 @@ class SweepRun:
 
     def _usher_out(self, raw: TuneController) -> None:
         """Have trials save and stop that must leave; those that have not begun are called off if the sweep stops."""
-        draining, expiring = self._nodes.draining(), set[str]()
+        draining, expiring = self._room.nodes.draining(), set[str]()
         if self._terms.slice_key is not None:
-            self._messengers.send_to(self._nodes.addresses())
+            self._messengers.send_to(self._room.nodes.addresses())
             expiring = self.core.expiring(self._held) & self._active - self._leaving
         if not draining and not expiring and not self._interruption.wanted:
             return
@@ -357,7 +324,7 @@ class SweepRun:
         """Nothing to start: stop processes that idle for long, and end the sweep when nothing is at work."""
         if 0 < len(self.busy()) < self.slots():
             # The other nodes may go.
-            self._want_nodes(len(self.busy()))
+            self._room.ask(len(self.busy()))
         if self.controller is not None and not self._active and (self.busy() or self._watch.leaving):
             # Only processes on their way out; while Tune waits for a new trial it does not attend to them. What they
             # leave of their grants may buy another slice.
@@ -376,7 +343,7 @@ class SweepRun:
             self.tick()
         elif self._interruption.wanted:
             self.end()
-        elif waits_for := self._storage.trouble() or ("" if self.slots() else self._no_room()):
+        elif waits_for := self._storage.trouble() or self._room.missing():
             # Both come and go; without this pause Tune would turn in circles as fast as it can.
             self._warn(f"{waits_for}: waiting until it is otherwise")
             if self.controller is not None:
@@ -385,10 +352,6 @@ class SweepRun:
             time.sleep(_WAITING_SECONDS)
         else:
             self.end()
-
-    def _no_room(self) -> str:
-        held = " and ".join(f"{amount:g} {name}" for name, amount in self._needs.items() if amount)
-        return f"no live node has room for a trial, which holds {held}"
 
     def _attend(self, raw: TuneController) -> None:
         """Let processes come to their end."""
@@ -400,7 +363,7 @@ class SweepRun:
     def end(self) -> None:
         """Wait until no process holds anything, write the end, let Tune finish."""
         raw = self.controller
-        self._want_nodes(0)
+        self._room.ask(0)
         if raw is not None:
             drop_idle(raw)
             while self._held:
@@ -415,7 +378,7 @@ class SweepRun:
         """Tune's loop has ended before the sweep did: whatever was at work is lost."""
         if self.ended:
             return
-        self._want_nodes(0)
+        self._room.ask(0)
         self.tick()
         for name in list(self._active):
             self.core.crashed(name, why)

@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("nasib_ray", "schedulers", "trainables")
 MAY_IMPORT_RAY = {
     "schedulers/actor_watch.py",
+    "schedulers/cluster_room.py",
     "schedulers/lost_cluster.py",
     "schedulers/messenger.py",
-    "schedulers/node_request.py",
     "schedulers/node_watch.py",
     "schedulers/budget_scheduler.py",
     "schedulers/storage_reach.py",
