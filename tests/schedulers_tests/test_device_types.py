@@ -86,8 +86,7 @@ def cluster() -> Iterator[Cluster]:
         patched.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         arguments = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 10**8}
         made = Cluster(initialize_head=True, head_node_args=arguments)
-        for device in STEP_SECONDS:
-            made.add_node(num_cpus=2, num_gpus=1, resources={f"{ACCELERATOR}{device}": 1}, object_store_memory=10**8)
+        add_node(made, "A100")
         ray.init(made.address, logging_level="ERROR", log_to_driver=False)
         yield made
         ray.shutdown()
