@@ -122,7 +122,7 @@ until_so() { # EXPRESSION, SECONDS
 both_at_work='sum(trial["state"] == "running" for trial in status["trials"]) == 2'
 
 submit() {
-  op ray submit "$cluster" "$repo/examples/sweep.py" -- nasib-ray/digits.yaml --data "$data" \
+  op ray submit "$cluster" "$repo/examples/sweep.py" -- nasib-ray/examples/digits.yaml --data "$data" \
     --budget "${budget}cpu-seconds" --storage "$folder/shared" --name "$sweep" $often
 }
 
@@ -138,7 +138,7 @@ cp -r "$repo"/{nasib_ray,schedulers,trainables,setup.py,pyproject.toml,README.md
 "$venv/bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$folder/dist" "$folder/source"
 cluster=$folder/cluster.yaml
 sed -e 's/HEAD_ADDRESS/10.77.0.10/; s/WORKER_ADDRESS_1/10.77.0.11/; s/WORKER_ADDRESS_2/10.77.0.12/; s/USER/root/' \
-  -e "s#~/.ssh/id_ed25519#$folder/op/key#; s#: dist#: $folder/dist#; s#: examples/#: $repo/examples/#" \
+  -e "s#~/.ssh/id_ed25519#$folder/op/key#; s#: dist#: $folder/dist#; s#: examples #: $repo/examples #" \
   -e 's/--address=/--num-cpus=1 --address=/' "$repo/examples/cluster/on-premises.yaml" >"$cluster"
 
 sweep=submitted

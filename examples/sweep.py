@@ -1,7 +1,7 @@
 """A sweep of NASIB searches on whatever Ray there is: a cluster, if this machine is a node of one, or this machine.
 
     python examples/sweep.py examples/digits.yaml --storage ~/sweeps --name first
-    ray submit cluster.yaml examples/sweep.py -- sweep.yaml --storage s3://bucket/sweeps --name first
+    ray submit cluster.yaml examples/sweep.py -- nasib-ray/examples/digits.yaml --storage s3://bucket/sweeps
     ray job submit --working-dir . -- python examples/sweep.py examples/digits.yaml --storage s3://bucket/sweeps
 
 Takes what `nasib-ray sweep` takes. The same command again goes on where the sweep ended.

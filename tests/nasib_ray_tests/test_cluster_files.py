@@ -81,11 +81,12 @@ def test_authentication_is_told_wherever_ray_is_started(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OF_RAY)
-def test_what_is_copied_to_the_machines_is_there(name: str) -> None:
-    sources = set(read(name)["file_mounts"].values())
-    assert "dist" in sources
-    for source in sources - {"dist"}:
-        SweepConfig.load(ROOT / source)
+def test_the_configuration_that_is_named_is_copied_to_the_machines(name: str) -> None:
+    mounts = read(name)["file_mounts"]
+    assert set(mounts.values()) == {"dist", "examples"}
+    (command,) = re.findall(r"sweep\.py -- (\S+)", (FOLDER / f"{name}.yaml").read_text())
+    (mount,) = [place for place in mounts if f"~/{command}".startswith(f"{place}/")]
+    SweepConfig.load(ROOT / mounts[mount] / command.removeprefix(mount.removeprefix("~/") + "/"))
 
 
 def test_kuberay_is_asked_for_a_cluster_of_its_own() -> None:
