@@ -67,7 +67,7 @@ def join_cluster(address: str) -> None:
         # Ray itself would go on trying for many minutes.
         socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
         ray.init(address=address, runtime_env=runtime_env(), logging_level=logging.ERROR, log_to_driver=False)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ValueError(
             f"there is no Ray cluster at {address!r} that this machine is a node of ({error}): start one by `ray start "
             "--head`, or leave --address (and RAY_ADDRESS) out, and one of this machine alone is started"

@@ -41,8 +41,7 @@ class ActorWatch:
         self._device = device
         self._grant_of = grant_of
         self._clock = clock
-        self._nodes = room.nodes
-        self._rates = room.rates
+        self._room = room
         self._homes: dict[str, str] = {}
         self._homes_asker = Asker[dict[str, str | None]]()
         self._owners: dict[Any, _Owner] = {}
@@ -74,7 +73,7 @@ class ActorWatch:
             if owner is None:
                 continue
             self._live[key] = actor
-            devices = actor.resources.get(self._device, 0.0) * self._rate(key)
+            devices = actor.resources.get(self._device, 0.0) * self._room.rate_of(self._homes.get(key))
             held[key] = Holding(owner.trial, owner.grant, devices, _phase(actor))
         self._owners = {key: self._owners[key] for key in self._live}
         for key in seen.keys() - self._live.keys():
@@ -98,20 +97,15 @@ class ActorWatch:
         """Learn on which nodes processes are, where these differ in what they count or how fast they are."""
         self._homes = {key: node for key, node in self._homes.items() if key in actors}
         unknown = {key: actor for key, actor in actors.items() if key not in self._homes}
-        if unknown and (self._rates.rates or len(set(self._nodes.types().values())) > 1):
+        if unknown and (self._room.rates.rates or len(set(self._room.nodes.types().values())) > 1):
             found = self._homes_asker.ask(lambda: {key: node_of(actor) for key, actor in unknown.items()}) or {}
             self._homes |= {key: node for key, node in found.items() if node is not None}
 
-    def _rate(self, key: str) -> float:
-        """What a device of a process counts; the most that any may, until it is known where the process is."""
-        if key not in self._homes:
-            return self._rates.dearest
-        return self._rates.of(self._nodes.types().get(self._homes[key], ""))
-
     def device_of(self, trial: str) -> str:
         """The accelerator type of the node that a trial is at work on; empty if there is none, or it is not known."""
-        homes = (self._homes.get(key) for key in self._live if self._owners[key].trial == trial)
-        return next((self._nodes.types().get(home, "") for home in homes if home is not None), "")
+        working = (key for key, actor in self._live.items() if not actor.idle and self._owners[key].trial == trial)
+        types = self._room.nodes.types()
+        return next((types.get(self._homes.get(key, ""), "") for key in working), "")
 
     @property
     def leaving(self) -> bool:

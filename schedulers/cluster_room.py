@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from ray.autoscaler.sdk import request_resources
 
 from schedulers.clock import Clock
 from schedulers.device_rates import DeviceRates, Prices
-from schedulers.node_watch import NodeWatch
+from schedulers.node_watch import Asker, NodeWatch
 from schedulers.tune_internals import cluster_is_own
 
 logger = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 60.0
 
 
 class ClusterRoom:
@@ -42,12 +45,23 @@ class ClusterRoom:
         self._needs = needs
         self._devices = devices
         self._limit = limit
-        self._asked = 0
+        self._clock = clock
+        self._wanted = 0
+        self._asked: int | None = 0
+        self._asked_at = -math.inf
+        self._asker = Asker[bool]()
 
     def trials(self) -> int:
         """How many trials can run now."""
         fits = self.nodes.slots(self._needs)
         return fits if self._limit is None else min(fits, self._limit)
+
+    def rate_of(self, node: str | None) -> float:
+        """What a device of a node counts; None, of one that is not known yet: the most that any there counts."""
+        types = self.nodes.types()
+        if node in types:
+            return self.rates.of(types[node])
+        return max((self.rates.of(device) for device in self.nodes.live_types()), default=self.rates.dearest)
 
     def prices(self) -> Prices | None:
         """What a trial's wall second costs on the devices that are there; None if there is no room."""
@@ -59,12 +73,28 @@ class ClusterRoom:
 
     def ask(self, trials: int | None = None) -> None:
         """Have a cluster that grows make room for so many trials, and keep it; None: for as many as may run at once."""
-        wanted = (self._limit or 1) if trials is None else trials
-        if wanted == self._asked or cluster_is_own():
+        self._wanted = (self._limit or 1) if trials is None else trials
+        self.ask_again()
+
+    def ask_again(self) -> None:
+        """Repeat the request now and then: the cluster has but one, which whoever else uses it may have replaced."""
+        if cluster_is_own():
             return
-        request_resources(bundles=[{name: amount for name, amount in self._needs.items() if amount}] * wanted)
-        logger.info("the cluster was asked for room for %d trials", wanted)
-        self._asked = wanted
+        now, wanted = self._clock.monotonic(), self._wanted
+        if wanted == self._asked and (wanted == 0 or now - self._asked_at < _AGAIN_SECONDS):
+            return
+        bundles = [{name: amount for name, amount in self._needs.items() if amount}] * wanted
+
+        def request() -> bool:
+            try:
+                request_resources(bundles=bundles)
+            except Exception as error:
+                # Of whatever kind: the next one may succeed, and the sweep goes on with the nodes that are there.
+                logger.warning("the cluster could not be asked for nodes: %s", error)
+                return False
+            return True
+
+        self._asked, self._asked_at = (wanted if self._asker.ask(request) else None), now
 
     def missing(self) -> str:
         """That there is no room; empty if there is some."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from schedulers.allocation import Allocator, Slice, SweepView
@@ -111,9 +112,9 @@ class SweepCore:
             raise ValueError(f"the budget {budget} is below the {spent} that are spent or promised: give more")
         if budget.device_seconds != ledger.budget:
             self.append("budget", device_seconds=budget.device_seconds, text=str(budget))
-        self.append("run", slots=slots)
-        # Trials may have held more under the earlier driver than they do now.
-        most = max(self.rules.devices, self.state.settings["devices_per_trial"]) * dearest
+        self.append("run", slots=slots, dearest_rate=dearest)
+        # Trials may have held more under the earlier driver than they do now, and it may have counted more.
+        most = max(self.rules.devices, self.state.settings["devices_per_trial"]) * self.state.dearest_rate
         self._losses.of_dead_driver(most, FLUSH_SECONDS + seconds_unseen)
         self.flush()
 
@@ -394,12 +395,14 @@ class SweepCore:
         for grant in list(self.state.ledger.grants):
             self.close(grant)
         self.post()
-        overhead = self._sizes.overhead(math.inf, reuse=False) + self._sizes.comparing("search")
+        dearest = self.prices.dearest
+        overhead = self._sizes.overhead(math.inf, dearest, reuse=False) + self._sizes.comparing("search")
         hurried = self.view(self._slots, (), ()).budget < self.state.ledger.budget
         if hurried and not interrupted:
             later = self._allocator.next_slice(self._view(self._slots, (), (), math.inf))
             interrupted = "" if later is None else OUT_OF_TIME
-        state, why = ending(self.state, self.rules, overhead, interrupted, self._more_to_try, hurried)
+        rules = replace(self.rules, devices=dearest)
+        state, why = ending(self.state, rules, overhead, interrupted, self._more_to_try, hurried)
         self.append("end", state=state, why=why)
         self.flush()
 

@@ -46,11 +46,12 @@ class GrantSizes:
         lately = self._state.compare_seconds if kind == "search" and self._rules.slice_told else []
         return max(lately, default=0.0) * SLICE_MARGIN
 
-    def overhead(self, free: float, reuse: bool) -> float:
+    def overhead(self, free: float, devices: float, reuse: bool) -> float:
         """Wall seconds of a grant besides all stepping; while only guessed, no more than half of what is free.
 
         Args:
             free: Device-seconds that the grant may have.
+            devices: Device-seconds that a wall second costs.
             reuse: Whether an idle process takes the trial, or a new one must boot.
         """
         rules, state = self._rules, self._state
@@ -61,7 +62,7 @@ class GrantSizes:
         reset = rules.reset_seconds if state.reset_seconds is None else state.reset_seconds * 2 + 0.5
         start = reset if reuse else boot
         whole = start + self.closing
-        return whole if state.boot_seconds is not None else min(whole, rules.grace_seconds + free / rules.devices / 2)
+        return whole if state.boot_seconds is not None else min(whole, rules.grace_seconds + free / devices / 2)
 
     def _epochs(self, piece: Slice, search: SearchRecord) -> int:
         """The epochs of a slice, and those behind it after which the trial saves, if it chooses when."""
@@ -92,7 +93,9 @@ class GrantSizes:
             least = 2 * view.devices * (self._rules.boot_seconds + self._rules.save_seconds + self._rules.grace_seconds)
             # Rather one slot that comes to a result than many that cannot even boot.
             amount = min(view.free, max(view.free * share, least), first * 2**search.failures)
-            return amount, max(0.0, amount / view.devices - self.overhead(amount, reuse) + _JITTER_SECONDS)
+            return amount, max(
+                0.0, amount / view.devices - self.overhead(amount, view.devices, reuse) + _JITTER_SECONDS
+            )
         expected = max(self._epochs(piece, search) * epoch, search.slowest_seconds)
         # One that was killed for its time would else be killed again at the same place.
         margins = SLICE_MARGIN, _ROOMY_MARGIN * 2**search.failures

@@ -85,6 +85,11 @@ class NodeWatch:
                 fits[accelerator_of(node)] += int(count + 1e-9)
         return fits
 
+    def live_types(self) -> set[str]:
+        """The accelerator types of the nodes that are there; the empty text stands for those that tell none."""
+        self._look()
+        return {self._types[name] for name in self._nodes}
+
     def types(self) -> dict[str, str]:
         """The accelerator types of all nodes that were ever seen, by id; empty for those that tell none."""
         self._look()

@@ -45,22 +45,25 @@ class Planning:
             return
         if search.device in ("", search.planned_on or self._state.plan_device):
             return
-        full = full_on_device(search, self._state, price, view().wall_seconds_left)
+        sweep = view()
+        seconds = (self._allocator.for_searches(sweep) - sweep.spent) / sweep.burn_rate
+        full = full_on_device(search, self._state, price, seconds)
         if full is not None:
-            # In the endgame it may have been told less than a full search's.
-            whole = search.horizon in (None, self._state.full_horizon if search.full is None else search.full)
-            horizon = full if whole else min(full, search.horizon or full)
-            self._append("horizon", trial=search.id, horizon=horizon, full=full, device=search.device)
+            self._append("horizon", trial=search.id, horizon=full, device=search.device)
 
     def _plan(self, search: SearchRecord, price: float, comparing: float, view: SweepView) -> None:
         """Fix the full horizon: what the budget buys of full searches, no more than one slot can run."""
-        epoch, devices = search.epoch_seconds[-1] * price, self._rules.devices
+        seconds, devices = search.epoch_seconds[-1], view.devices
+        epoch = seconds * price
         horizon = self._rules.full_epochs
         if horizon is None:
             boots = (self._state.boot_seconds or 0.0) * devices * view.slots
             beside = self._allocator.comparisons * comparing * devices
             budget = self._allocator.for_searches(view)
             horizon = planned_horizon(budget, boots, self._rules.searches, view.slots, epoch, beside)
+            if view.burn_rate > view.slots * price:
+                # Other slots use the budget up faster than this one.
+                horizon = max(1, min(horizon, int(view.wall_seconds_left / max(seconds, 1e-9))))
         told = {"device": search.device} if search.device else {}
         self._append("plan", epoch_device_seconds=epoch, full_horizon=horizon, **told)
         logger.info("an epoch takes %.2f device-seconds; a full search has %d epochs", epoch, horizon)

@@ -1,36 +1,44 @@
-"""What becomes of a search's horizon on another type of device than the one that full searches were planned by."""
+"""What becomes of a search's horizon on another type of device than the one that it was planned for."""
 
 from __future__ import annotations
 
 from schedulers.sweep_state import SearchRecord, SweepState
 
 _ALIKE = 0.95
-"""Devices on which a search comes so far of the whole way or farther are taken for equals."""
+"""Devices on which a search comes so far of its way are taken for equals."""
+
+_MEASURED_EPOCHS = 2
+"""The first epoch on another device may be slow, as its process is new; so many are measured, if there are so many."""
 
 
 def full_on_device(search: SearchRecord, state: SweepState, price: float, wall_seconds_left: float) -> int | None:
-    """The horizon of a full search for one that has come to another type of device, now that an epoch was measured.
+    """The horizon of a full search for one that has come to another type of device, once epochs were measured there.
 
-    As many device-seconds as a full search has left where it was planned buy fewer epochs on a device whose epochs
-    cost more; and no slot can run for longer than the budget lasts.
+    The device-seconds that it had ahead buy fewer epochs on a device where an epoch costs more; and no slot can run for
+    longer than the budget lasts.
 
     Args:
         search: The search, a whole epoch of it just entered.
         state: The sweep, full searches planned.
         price: Device-seconds that a wall second of the search costs there.
-        wall_seconds_left: For which the rest of the budget keeps all slots running.
+        wall_seconds_left: For which the rest of the budget for searches keeps all slots running.
 
     Returns:
-        Epochs in all, more than it has done and no more than those of the sweep; None if it is on the device that its
-        horizon was planned for.
+        Epochs in all, more than it has done and no more than those of the sweep. None: it is not known yet, the search
+        is on the device that its horizon was planned for, or it has another horizon than that of a full search, which
+        is planned again for every slice.
     """
-    full, reference = state.full_horizon, state.epoch_device_seconds
-    planned_on = search.planned_on or state.plan_device
-    if search.device in ("", planned_on) or not search.epoch_seconds or full is None or not reference:
+    if state.full_horizon is None or not state.epoch_device_seconds:
+        return None
+    planned_on, full = search.planned_on or state.plan_device, search.full or state.full_horizon
+    left = full - search.epochs
+    if "" in (search.device, planned_on) or search.device == planned_on or search.horizon != full or left < 1:
+        return None
+    if len(search.epoch_seconds) < min(_MEASURED_EPOCHS, left):
         return None
     seconds = max(search.epoch_seconds[-1], 1e-9)
-    left = full - search.epochs
-    reach = min(left * reference / (seconds * price), wall_seconds_left / seconds)
-    if reach >= _ALIKE * left:
-        return max(full, search.epochs + 1)
-    return search.epochs + max(1, int(reach))
+    before = search.epoch_device_seconds_before or state.epoch_device_seconds
+    reach = min(left * before / (seconds * price), wall_seconds_left / seconds)
+    if _ALIKE * left <= reach <= left / _ALIKE:
+        return full
+    return min(state.full_horizon, search.epochs + max(1, int(reach)))

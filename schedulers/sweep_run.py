@@ -234,6 +234,7 @@ class SweepRun:
             self._watch.kill(raw, self._held)
             self.ended = True
             raise
+        self._room.ask_again()
         self._watch.kill(raw, self._watch.superfluous())
         for name in self._watch.kill(raw, self.core.overdue(self._held)):
             if name in self._active:

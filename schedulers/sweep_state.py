@@ -79,6 +79,7 @@ class SearchRecord:
         round: Of the selection that it belongs to: how often the budget had been set by then.
         device: The accelerator type that it reported from last, where there are several; empty if it is not known.
         price: Device-seconds that a wall second of it cost there; None before its first report.
+        epoch_device_seconds_before: What an epoch of it cost on the type that it came from; None if it did not move.
         planned_on: The accelerator type that its horizon was planned for.
         full: The epochs of a full search there; None: those of the sweep.
     """
@@ -107,6 +108,7 @@ class SearchRecord:
     round: int = 0
     device: str = ""
     price: float | None = None
+    epoch_device_seconds_before: float | None = None
     planned_on: str = ""
     full: int | None = None
 
@@ -133,6 +135,7 @@ class SweepState:
         mode: ``max`` or ``min``.
         epoch_device_seconds: Device-seconds of the sweep's first whole epoch; None until one was measured.
         full_horizon: The horizon that every search is told; None until an epoch was measured.
+        dearest_rate: The most that a second of a device may have counted in any run.
         plan_device: The accelerator type that it was measured on; empty if it is not known.
         boot_seconds: The longest wall seconds from a booked grant to the first step of a new process.
         reset_seconds: The same for a process that was used again.
@@ -161,6 +164,7 @@ class SweepState:
     epoch_device_seconds: float | None = None
     full_horizon: int | None = None
     plan_device: str = ""
+    dearest_rate: float = 1.0
     boot_seconds: float | None = None
     reset_seconds: float | None = None
     save_seconds: float | None = None
@@ -219,6 +223,7 @@ class SweepState:
                 self._standing["select"] = Standing()
             case "run":
                 self.runs += 1
+                self.dearest_rate = max(self.dearest_rate, record.get("dearest_rate", 1.0))
                 self.end = self.end_why = self.refused = ""
             case "limits":
                 self.max_storage_bytes, self.deadline = record["max_storage_bytes"], record["deadline"]
@@ -233,7 +238,7 @@ class SweepState:
                 self.reset_seconds = record.get("reset_seconds", self.reset_seconds)
                 self.save_seconds = record.get("save_seconds", self.save_seconds)
             case "horizon" if search is not None:
-                search.horizon, search.full = record["horizon"], record["full"]
+                search.horizon = search.full = record["horizon"]
                 search.target = min(search.target, record["horizon"])
                 search.planned_on = record["device"]
             case "search":
@@ -302,8 +307,10 @@ class SweepState:
         if metrics.get("should_checkpoint"):
             saved = search.checkpoints[-1].epochs if search.checkpoints else 0
             self.saves_every = max(1, self.saves_every or 0, search.epochs - saved)
-        device = record.get("device", "")
-        if device != search.device:
+        device = record.get("device", "") or search.device
+        if search.device and device != search.device:
+            if search.epoch_seconds and search.price is not None:
+                search.epoch_device_seconds_before = search.epoch_seconds[-1] * search.price
             # Epochs of another device say nothing of those to come.
             search.epoch_seconds, search.slowest_seconds = [], 0.0
         search.device, search.price = device, record.get("price", search.price)

@@ -161,7 +161,7 @@ def head_address(address: str) -> str:
 
 def accelerator_types() -> set[str]:
     """The accelerator types that Ray has names for."""
-    return {value for name, value in vars(accelerators).items() if name.isupper() and isinstance(value, str)}
+    return {value for name, value in vars(accelerators).items() if name[0] != "_" and isinstance(value, str)}
 
 
 def dead_ray_process() -> str:

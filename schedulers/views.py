@@ -65,7 +65,7 @@ def view_of(
             mean_devices=prices.mean,
             full_horizon=state.full_horizon,
             epoch_seconds=standing.epoch_seconds,
-            overhead_seconds=sizes.overhead(usable, bool(reusable)) + sizes.comparing(kind),
+            overhead_seconds=sizes.overhead(usable, prices.dearest, bool(reusable)) + sizes.comparing(kind),
             waiting=Waiting(standing.paused, busy),
             searches=len(standing.trials),
             ended=standing.ended.values(),

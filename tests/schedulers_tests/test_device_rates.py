@@ -58,36 +58,48 @@ class TestPrices:
         assert (sweep.search().device, sweep.search().price) == ("T4", 0.25)
 
 
-def planned(epochs: int, seconds: float, device: str, **more: Any) -> int | None:
+def planned(epochs: int, seconds: float, device: str, wall_seconds_left: float = 1000.0, **more: Any) -> int | None:
     """The horizon of a search after so many epochs, on a sweep with full searches of 40 epochs of 1 device-second."""
     state = SweepState(epoch_device_seconds=1.0, full_horizon=40, plan_device="A100")
-    search = SearchRecord("a", 0, {}, epochs=epochs, epoch_seconds=[seconds], device=device, **more)
-    return full_on_device(search, state, price=0.5, wall_seconds_left=1000.0)
+    known = {"horizon": 40, "epoch_seconds": [9.0, seconds], "device": device, **more}
+    search = SearchRecord("a", 0, {}, epochs=epochs, **known)
+    return full_on_device(search, state, price=0.5, wall_seconds_left=wall_seconds_left)
 
 
 class TestHorizons:
     def test_what_is_ahead_is_divided_by_what_epochs_cost(self) -> None:
         # 4 seconds at half a device-second each: twice what an epoch costs where full searches were planned.
         assert planned(10, 4.0, "T4") == 10 + 15
-        assert planned(39, 40.0, "T4") == 40, "one more epoch is always ahead"
+        assert planned(39, 40.0, "T4", epoch_seconds=[40.0]) == 40, "one more epoch is always ahead"
+
+    def test_what_its_own_epochs_cost_before_counts_where_it_is_known(self) -> None:
+        assert planned(10, 4.0, "T4", epoch_device_seconds_before=2.0) == 40
+        assert planned(10, 4.0, "T4", epoch_device_seconds_before=0.5) == 10 + 7
 
     def test_equal_or_cheaper_devices_change_nothing(self) -> None:
         assert planned(10, 2.0, "T4") == 40
         assert planned(10, 2.05, "T4") == 40, "what is noise in the time of an epoch"
         assert planned(10, 0.5, "T4") == 40, "a raised budget buys more searches, not longer ones"
 
-    def test_a_search_that_comes_back_has_the_sweeps_horizon_again(self) -> None:
-        assert planned(10, 2.0, "A100", planned_on="T4", full=25) == 40
-        assert planned(10, 4.0, "T4", planned_on="T4", full=25) is None, "once for each device"
+    def test_a_search_that_comes_back_has_its_epochs_again(self) -> None:
+        on_a_t4 = {"planned_on": "T4", "full": 25, "horizon": 25, "epoch_device_seconds_before": 2.0}
+        assert planned(10, 2.0, "A100", **on_a_t4) == 10 + 30
+        assert planned(10, 4.0, "T4", **on_a_t4) is None, "once for each device"
+
+    def test_a_second_epoch_is_waited_for_as_the_first_may_be_slow(self) -> None:
+        assert planned(10, 4.0, "T4", epoch_seconds=[4.0]) is None
 
     def test_nothing_is_planned_on_the_same_device_or_an_unknown_one(self) -> None:
         assert planned(10, 8.0, "A100") is None
         assert planned(10, 8.0, "") is None
 
+    def test_horizons_that_are_planned_for_every_slice_are_left_alone(self) -> None:
+        assert planned(10, 8.0, "T4", horizon=20) is None, "an endgame's"
+        assert planned(45, 8.0, "T4", horizon=60) is None, "an equal share's"
+        assert planned(40, 8.0, "T4") is None, "it is complete"
+
     def test_no_slot_runs_longer_than_the_budget(self) -> None:
-        state = SweepState(epoch_device_seconds=1.0, full_horizon=40, plan_device="A100")
-        search = SearchRecord("a", 0, {}, epochs=10, epoch_seconds=[4.0], device="T4")
-        assert full_on_device(search, state, price=0.25, wall_seconds_left=20.0) == 15
+        assert planned(10, 2.0, "T4", wall_seconds_left=20.0) == 20
 
     def test_a_search_is_told_and_its_slice_ends_by_then(self) -> None:
         sweep = Sweep(budget=1000.0, horizon_told=True, slice_told=True, full_epochs=40)
@@ -98,12 +110,14 @@ class TestHorizons:
         sweep.pause()
         assert (sweep.state.full_horizon, sweep.state.plan_device) == (40, "A100")
         sweep.start("a", epochs=30, horizon=40)
-        sweep.hold(4.0)
-        verdict = sweep.core.report("a", {"value": 0.5, "training_iteration": 2, "time_this_iter_s": 4.0}, False, "T4")
+        for epochs in (2, 3):
+            sweep.hold(4.0)
+            told = {"value": 0.5, "training_iteration": epochs, "time_this_iter_s": 4.0}
+            assert sweep.core.report("a", told, False, "T4") == "continue"
         search = sweep.search()
-        assert verdict == "continue"
-        assert (search.horizon, search.full, search.target) == (2 + 9, 2 + 9, 2 + 9)
-        assert search.epoch_seconds == [4.0], "what was measured elsewhere is not mixed in"
+        assert (search.horizon, search.full, search.target) == (3 + 9, 3 + 9, 3 + 9)
+        assert search.epoch_seconds == [4.0, 4.0], "what was measured elsewhere is not mixed in"
+        assert search.epoch_device_seconds_before == 1.0
         replayed = SweepState.from_json(sweep.state.to_json())
         assert replayed.searches["a"] == search
         assert SweepState.replay(None, sweep.book.records) == sweep.state
