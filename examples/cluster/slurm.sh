@@ -20,14 +20,16 @@ name=first
 source "$HOME/nasib-ray/.venv/bin/activate" # CHANGE
 
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-disabled} RAY_USAGE_STATS_ENABLED=0
-head=$(hostname)
+# What a step may use is not taken over from the job by itself.
+export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+head=$SLURMD_NODENAME
 # Others' clusters may be on the same machines: ports by the number of the job, below those of Ray's workers.
 port=$((6379 + SLURM_JOB_ID % 3000))
 places=(--num-cpus "$SLURM_CPUS_PER_TASK" --num-gpus "${SLURM_GPUS_ON_NODE:-0}" --temp-dir "/tmp/ray-$SLURM_JOB_ID")
 
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
   ray start --head --port="$port" --include-dashboard=false "${places[@]}" --block &
-until ray status --address "$head:$port" >/dev/null 2>&1; do sleep 2; done
+for _ in $(seq 60); do ray status --address "$head:$port" >/dev/null 2>&1 && break || sleep 2; done
 if [ "$SLURM_NNODES" -gt 1 ]; then
   srun --nodes=$((SLURM_NNODES - 1)) --ntasks=$((SLURM_NNODES - 1)) --exclude="$head" \
     ray start --address="$head:$port" "${places[@]}" --block &

@@ -82,7 +82,7 @@ class TestHorizons:
         assert planned(10, 0.5, "T4") == 40, "a raised budget buys more searches, not longer ones"
 
     def test_a_search_that_comes_back_has_its_epochs_again(self) -> None:
-        on_a_t4 = {"planned_on": "T4", "full": 25, "horizon": 25, "epoch_device_seconds_before": 2.0}
+        on_a_t4: dict[str, Any] = {"planned_on": "T4", "full": 25, "horizon": 25, "epoch_device_seconds_before": 2.0}
         assert planned(10, 2.0, "A100", **on_a_t4) == 10 + 30
         assert planned(10, 4.0, "T4", **on_a_t4) is None, "once for each device"
 
