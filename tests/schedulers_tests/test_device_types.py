@@ -134,15 +134,19 @@ def test_seconds_count_by_type_and_horizons_follow_the_device(cluster: Cluster, 
     slower = [record for record in records if record["event"] == "horizon" and record["device"] == "T4"]
     assert state.plan_device == "A100"
     assert state.full_horizon is not None
-    ahead = []
+    ahead, told_while_it_ran = [], 0
     for record in slower:
         of_trial = [report for report in reports if report["trial"] == record["trial"]]
         done = max(report["epochs"] for report in of_trial if report["number"] < record["number"])
         half = (state.full_horizon - done) / 2
         assert 1 <= record["horizon"] - done <= half + 2
         ahead.append((record["horizon"] - done) / half)
-        later = [report["metrics"]["told"] for report in of_trial if report["number"] > record["number"]]
-        assert not later or later[0] == record["horizon"], "it was told while it ran"
+        after = [one for one in records if one.get("trial") == record["trial"] and one["number"] > record["number"]]
+        next_one = next((one for one in after if one["event"] in ("report", "grant")), None)
+        if next_one is not None and next_one["event"] == "report":
+            told_while_it_ran += 1
+            assert next_one["metrics"]["told"] == record["horizon"]
+    assert told_while_it_ran
     assert max(ahead) == pytest.approx(1.0, abs=0.2)
     assert all(search.horizon is None or search.epochs <= search.horizon for search in state.searches.values())
 
