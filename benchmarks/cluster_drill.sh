@@ -7,7 +7,8 @@
 #    replaced by an empty one; then the head, on which the driver is; `ray down`, `ray up`, and the same `ray submit`.
 # 2. The same, shorter, by `ray job submit`: a worker is switched off and replaced.
 # Every host has namespaces of its own, so that nothing else on this machine is seen or killed. Needs root, sshd, rsync.
-# Prints what was done, when, and what the journals say of it; exits with 0 if nothing was lost and no cap exceeded.
+# Prints what was done, when, and what the journals say of it; exits with 0 if all trials went on from their last
+# checkpoints, no account has a gap and no cap was exceeded.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -271,7 +271,7 @@ class SweepCore:
             device: The accelerator type that it comes from, where there are several; empty if it is not known.
         """
         self.post(name)
-        search, metrics = self.state.searches[name], plain(metrics)
+        search, metrics, price = self.state.searches[name], plain(metrics), self._charging.price(name)
         cut = self.rules.slice_told and bool(metrics.get("cut"))
         step = metrics.get("time_this_iter_s")
         seconds = metrics.get("epoch_seconds", step) if self.rules.slice_told else step
@@ -285,19 +285,18 @@ class SweepCore:
             value=value,
             epoch_seconds=None if cut else seconds,
             metrics=metrics,
-            price=self._charging.price(name),
+            price=price,
             **({"device": device} if device else {}),
         )
         self._charging.settle_training(name, float(step or 0.0))
         if not cut and seconds is not None and search.kind == "search":
-            comparing, price = self._sizes.comparing("search"), self._charging.price(name)
+            comparing = self._sizes.comparing("search")
             self._planning.measured(search, price, comparing, lambda: self.view(self._slots, (), ()))
         if value is not None:
             self._allocator.observe(search, search.epochs, self._score(value))
         # A process that was told to stop, by whomever, has said its last.
         leaving = stopping or cut or (self.rules.slice_told and bool(metrics.get("interrupted")))
         saved = bool(metrics.get("should_checkpoint"))
-        price = self._charging.price(name)
         return verdict(search, self.state, self.rules, self._sizes.closing, price, cut, leaving, saved)
 
     def complete(self, search: SearchRecord) -> bool:

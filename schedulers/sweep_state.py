@@ -80,7 +80,7 @@ class SearchRecord:
         device: The accelerator type that it reported from last, where there are several; empty if it is not known.
         price: Device-seconds that a wall second of it cost there; None before its first report.
         epoch_device_seconds_before: What an epoch of it cost on the type that it came from; None if it did not move.
-        planned_on: The accelerator type that its horizon was planned for.
+        planned_on: The accelerator type that its horizon was planned anew for; empty: it is that of the sweep's plan.
         full: The epochs of a full search there; None: those of the sweep.
     """
 
@@ -135,8 +135,8 @@ class SweepState:
         mode: ``max`` or ``min``.
         epoch_device_seconds: Device-seconds of the sweep's first whole epoch; None until one was measured.
         full_horizon: The horizon that every search is told; None until an epoch was measured.
+        plan_device: The accelerator type that this epoch was measured on; empty if it is not known.
         dearest_rate: The most that a second of a device may have counted in any run.
-        plan_device: The accelerator type that it was measured on; empty if it is not known.
         boot_seconds: The longest wall seconds from a booked grant to the first step of a new process.
         reset_seconds: The same for a process that was used again.
         save_seconds: The longest wall seconds that a checkpoint took.

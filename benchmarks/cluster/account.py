@@ -99,7 +99,8 @@ def main() -> None:
     for name in names:
         sweep = load_sweep(Path(folder, "shared", name))
         problems += [f"{name}: {problem}" for problem in tell(sweep, events_of(Path(folder, f"{name}.events")))]
-    print("\n" + ("\n".join(problems) or "nothing was lost, nothing done twice, no cap exceeded"))
+    well = "every trial went on from its last checkpoint, no account has a gap, no cap was exceeded"
+    print("\n" + ("\n".join(problems) or well))
     sys.exit(bool(problems))
 
 
