@@ -150,7 +150,7 @@ _TRAINABLES: dict[str, tuple[type[ForeignTrainable], dict[str, Any]]] = {
 def main(told: dict[str, Any]) -> int:
     """Run a sweep to its end; the exit status."""
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    own = {"num_cpus": told["slots"], "include_dashboard": False, "_temp_dir": told["temp"]}
+    own = {"address": "local", "num_cpus": told["slots"], "include_dashboard": False}
     where = own if told["address"] is None else {"address": told["address"]}
     ray.init(logging_level="ERROR", log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}, **where)
     _await_observer(Path(told["folder"]))

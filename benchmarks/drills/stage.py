@@ -116,7 +116,7 @@ class Stage:
         if self.scene.own:
             return
         slots = 0 if self.scene.nodes else self.slots
-        arguments = {"num_cpus": slots, "include_dashboard": False, "temp_dir": str(self.folder / "ray")}
+        arguments = {"num_cpus": slots, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args=arguments)
         for _ in range(self.slots - slots):
             self.add_node()
@@ -174,9 +174,8 @@ class Stage:
             terms: Further arguments of ``with_budget``.
             seconds: Of an epoch, on this driver's devices.
         """
-        environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(self.folder)}
+        environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
         environment.pop("RAY_ADDRESS", None)
-        environment[MARKER] = str(self.folder)
         if self.cluster is not None:
             environment["RAY_ADDRESS"] = self.cluster.address
         environment["NASIB_RAY_CACHE"] = str(self.folder / "cache")
@@ -206,7 +205,6 @@ class Stage:
             "storage": str(self.storage),
             "name": NAME,
             "folder": str(self.folder),
-            "temp": str(self.folder / "ray"),
             "slots": self.slots,
             "address": None if self.cluster is None else self.cluster.address,
             "seconds": seconds or 0.4,
@@ -301,7 +299,8 @@ def signalled(process: int, number: int) -> bool:
 @contextmanager
 def played(scene: Scene, folder: Path) -> Iterator[Stage]:
     """A stage for a scene; everything is stopped in the end."""
-    os.environ[MARKER] = str(folder)
+    # Ray keeps the address of the latest cluster that was started in its folder, and `ray.init()` joins it.
+    os.environ.update({MARKER: str(folder), "RAY_TMPDIR": str(folder)})
     stage = Stage(scene, folder, Random(scene.seed), scene.slots, scene.budget)
     try:
         stage.open()

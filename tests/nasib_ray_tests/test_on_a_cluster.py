@@ -38,7 +38,6 @@ def server() -> Iterator[S3Server]:
 def cluster(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A head without room for trials, and two nodes of one CPU, which know where the bucket is."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("RAY_AUTH_MODE", "disabled")
         patched.setenv("NASIB_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
         made = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
         for _ in range(2):
@@ -175,6 +174,7 @@ set -e
 export RAY_AUTH_MODE=disabled RAY_FAKE_CLUSTER=1 AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_enable_autoscaler_v2=0
 head=fffffffffffffffffffffffffffffffffffffffffffffffffff00000
 mount -t tmpfs tmpfs /tmp
+unset RAY_TMPDIR
 ip link set lo up 2>/dev/null || true
 RAY_CLOUD_INSTANCE_ID=$head RAY_OVERRIDE_NODE_ID_FOR_TESTING=$head \
   $PYTHON -m ray.scripts.scripts start --head --port=6399 --num-cpus=0 --autoscaling-config=$FOLDER/growing.yaml \

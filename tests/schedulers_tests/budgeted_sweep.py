@@ -130,7 +130,7 @@ class Script:
         storage: Where results go; a folder, or a URI.
         notes: The folder in which processes are noted; None: ``processes`` in ``storage``.
         space: Over ``param_space``: {"x": ...}; a list is a grid.
-        address: Of the Ray to join; None starts one of its own, in ``temp``.
+        address: Of the Ray to join; None starts one of its own.
         terms: Keyword arguments of with_budget.
     """
 
@@ -143,7 +143,6 @@ class Script:
     mode: str = "max"
     optuna: bool = False
     address: str | None = None
-    temp: str | None = None
     terms: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> SweepState:
@@ -169,11 +168,10 @@ class Script:
         return state
 
 
-def start_ray(temp: str | None, address: str | None) -> None:
+def start_ray(address: str | None) -> None:
     """Join a Ray, or start one that disturbs no other; workers find this module and the project."""
-    os.environ["RAY_AUTH_MODE"] = "disabled"
     found = {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}}
-    own = {"num_cpus": 2, "include_dashboard": False, "_temp_dir": temp}
+    own = {"address": "local", "num_cpus": 2, "include_dashboard": False}
     ray.init(
         logging_level="ERROR", log_to_driver=False, runtime_env=found, **({"address": address} if address else own)
     )
@@ -181,6 +179,6 @@ def start_ray(temp: str | None, address: str | None) -> None:
 
 if __name__ == "__main__":
     script = Script(**json.loads(sys.argv[1]))
-    start_ray(script.temp, script.address)
+    start_ray(script.address)
     ended = script.run()
     print(json.dumps(ended.to_json()))

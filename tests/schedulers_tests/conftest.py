@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -131,23 +127,12 @@ class Sweep:
         return [record for record in self.book.records if record["event"] == event]
 
 
-@contextmanager
-def short_folder() -> Iterator[str]:
-    """A folder for a Ray; not below pytest's, as paths of sockets may have no more than 107 characters."""
-    folder = tempfile.mkdtemp(prefix="nr", dir="/tmp" if os.path.isdir("/tmp") else None)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture(scope="module")
 def ray_address() -> Iterator[str]:
-    """The address of a Ray of 2 CPUs that is the module's own and lives in a folder of its own."""
-    with pytest.MonkeyPatch.context() as patch, short_folder() as folder:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        start_ray(folder, None)
-        yield ray.get_runtime_context().gcs_address
-        ray.shutdown()
+    """The address of a Ray of 2 CPUs that is the module's own."""
+    start_ray(None)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
 
 
 @pytest.fixture

@@ -88,7 +88,6 @@ class Grow(tune.Callback):  # type: ignore[misc]
 def cluster() -> Iterator[Cluster]:
     """A head without room, and an A100 by name."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("RAY_AUTH_MODE", "disabled")
         patched.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
         arguments = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 10**8}
         made = Cluster(initialize_head=True, head_node_args=arguments)

@@ -15,7 +15,6 @@ import pytest
 
 from schedulers import SweepState
 from tests.schedulers_tests.budgeted_sweep import Script
-from tests.schedulers_tests.conftest import short_folder
 from tests.schedulers_tests.continuation import check_continuation, in_full_swing, records_of, when
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("time_limit")]
@@ -73,11 +72,10 @@ def test_a_killed_driver_is_resumed_by_the_same_script(script: Script, start: St
 
 def test_ctrl_c_saves_everything_and_the_same_script_goes_on(script: Script, start: Start) -> None:
     """In a Ray of the driver's own, whose processes a terminal's Ctrl-C reaches too."""
-    with short_folder() as folder:
-        driver = start("budgeted_sweep", json.dumps(asdict(replace(script, address=None, temp=folder))))
-        when(lambda: in_full_swing(script))
-        os.killpg(driver.pid, signal.SIGINT)
-        assert driver.wait(60) == 0
+    driver = start("budgeted_sweep", json.dumps(asdict(replace(script, address=None))))
+    when(lambda: in_full_swing(script))
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(60) == 0
     before = SweepState.replay(None, records_of(script))
     assert (before.end, before.ledger.grants) == ("interrupted", {})
     assert before.ledger.spent_by_kind["lost"] == 0.0, "all that ran was saved"

@@ -204,7 +204,7 @@ class Worker(NasibTrainable):
 
 @pytest.mark.ray
 def test_in_tune_on_a_reused_actor(make: Make, small_config: dict[str, Any], tmp_path: Path) -> None:
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         results = Tuner(
             tune.with_resources(Worker, {"cpu": 1}),
