@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from schedulers.clock import Clock
 from schedulers.meter import Holding, Meter, Phase
@@ -12,6 +13,15 @@ from schedulers.sweep_state import SweepState
 
 FLUSH_SECONDS = 1.0
 """Charges reach the disk at most so much later; grants before anything runs on them."""
+
+
+@dataclass
+class _Start:
+    """A process that is awaited on a grant, or is on its way to its first step."""
+
+    booked: float
+    began: float | None = None
+    reused: bool = False
 
 
 class Charging:
@@ -34,8 +44,8 @@ class Charging:
         self._all_unposted = 0.0
         self._trained: dict[str, float] = {}
         self._prices: dict[str, float] = {}
-        self._starting: dict[str, tuple[float, bool]] = {}
-        self._posted = clock.monotonic()
+        self._starting: dict[str, _Start] = {}
+        self._posted = self._ticked = clock.monotonic()
 
     def tick(self, held: Mapping[str, Holding]) -> None:
         """Meter what was held since the last tick.
@@ -43,7 +53,10 @@ class Charging:
         Args:
             held: Every live process, by a key of its own.
         """
-        for account, amount in self._meter.read(self._clock.monotonic(), held).items():
+        for key, holding in held.items():
+            self._see_start(key, holding)
+        self._ticked = self._clock.monotonic()
+        for account, amount in self._meter.read(self._ticked, held).items():
             self._enter(account, amount)
         for holding in held.values():
             self._prices[holding.trial] = holding.devices
@@ -56,6 +69,8 @@ class Charging:
 
     def turn(self, key: str, holding: Holding | None) -> None:
         """Meter one process at the very moment at which it turns to something else (None: it is gone)."""
+        if holding is not None:
+            self._see_start(key, holding)
         if (charge := self._meter.turn(self._clock.monotonic(), key, holding)) is not None:
             self._enter(*charge)
         if holding is not None:
@@ -108,9 +123,15 @@ class Charging:
         unposted = sum(amount for (on, _), amount in self._unposted.get(trial, {}).items() if on == grant)
         return self._state.ledger.grants[grant].left - unposted
 
-    def booked(self, grant: str, reused: bool) -> None:
-        """Take note that a process begins to start on a grant."""
-        self._starting[grant] = (self._clock.monotonic(), reused)
+    def booked(self, grant: str) -> None:
+        """Take note that a process is awaited on a grant."""
+        self._starting[grant] = _Start(self._clock.monotonic())
+
+    def _see_start(self, key: str, holding: Holding) -> None:
+        """A process begins to start when it is seen on its grant: until then it may have waited for a node."""
+        start = self._starting.get(holding.grant)
+        if start is not None and start.began is None:
+            start.began, start.reused = max(start.booked, self._ticked), self._meter.holds(key)
 
     def closed(self, grant: str) -> None:
         """Take note that nothing starts on a grant any more."""
@@ -120,10 +141,10 @@ class Charging:
         """Learn from how long a process took to be ready, or took in vain; nothing if none was starting."""
         if grant not in self._starting:
             return
-        booked, reused = self._starting.pop(grant)
-        longest = self._state.reset_seconds if reused else self._state.boot_seconds
-        if (taken := self._clock.monotonic() - booked) > (longest or 0.0):
-            self._append("timing", **{"reset_seconds" if reused else "boot_seconds": taken})
+        start = self._starting.pop(grant)
+        longest = self._state.reset_seconds if start.reused else self._state.boot_seconds
+        if start.began is not None and (taken := self._clock.monotonic() - start.began) > (longest or 0.0):
+            self._append("timing", **{"reset_seconds" if start.reused else "boot_seconds": taken})
 
     def settle_training(self, name: str, step_seconds: float) -> None:
         """A search's kind train is the reported step time; what was held beside it in this time is set-up."""

@@ -241,7 +241,7 @@ class SweepCore:
         name = f"g{self.state.booked}"
         told = {"epochs": piece.epochs, "horizon": piece.horizon, "why": piece.why}
         self.append("grant", grant=name, trial=search.id, amount=round(amount, 6), **told)
-        self._charging.booked(name, reuse is not None)
+        self._charging.booked(name)
         return stepping
 
     def _post_grant(self, grant: str) -> None:

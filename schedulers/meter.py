@@ -85,6 +85,10 @@ class Meter:
         self._since -= was.devices * since
         return (was.grant, was.trial, was.phase), was.devices * (now - since)
 
+    def holds(self, key: str) -> bool:
+        """Whether a process was there at the last reading."""
+        return key in self._held
+
     def unread(self, now: float) -> float:
         """Device-seconds that were held since each process was read."""
         return max(0.0, self._devices * now - self._since)

@@ -26,7 +26,7 @@ class Rules:
         horizon_told: Whether searches are told their horizon.
         slice_told: Whether searches are told how many seconds they may step, and stop by themselves.
         grace_seconds: The last part of every grant: what a kill may take until the device is free.
-        boot_seconds: A first guess at the wall seconds from a grant to the first step of a new process.
+        boot_seconds: A first guess at the wall seconds from the start of a new process to its first step.
         reset_seconds: The same of a process that is used again.
         save_seconds: A first guess at the wall seconds of a checkpoint.
     """

@@ -137,7 +137,7 @@ class SweepState:
         full_horizon: The horizon that every search is told; None until an epoch was measured.
         plan_device: The accelerator type that this epoch was measured on; empty if it is not known.
         dearest_rate: The most that a second of a device may have counted in any run.
-        boot_seconds: The longest wall seconds from a booked grant to the first step of a new process.
+        boot_seconds: The longest wall seconds from the start of a new process to its first step.
         reset_seconds: The same for a process that was used again.
         save_seconds: The longest wall seconds that a checkpoint took.
         compare_seconds: The wall seconds that searches lately took beside an epoch, as they were compared after it; at

@@ -97,6 +97,10 @@ class Sweep:
         grant = self.search(name).grant
         assert grant is not None
         self.held[name] = Holding(name, grant, self.core.rules.devices, phase)
+        self.wait(seconds, every)
+
+    def wait(self, seconds: float, every: float = 0.1) -> None:
+        """Let time go by, with readings of who holds what."""
         for _ in range(round(seconds / every)):
             self.clock.advance(every)
             self.core.tick(self.held)
@@ -114,6 +118,7 @@ class Sweep:
         grant = self.search(name).grant
         self.core.rest(name, "slice ended")
         self.held.pop(name, None)
+        self.core.tick(self.held)
         self.core.close(grant or "")
 
     def checkpoint(self, name: str = "a") -> None:

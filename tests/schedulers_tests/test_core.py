@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,28 @@ class TestCharging:
             del sweep.held[name]
         assert sweep.state.boot_seconds == pytest.approx(4.1)
         assert sweep.state.save_seconds == pytest.approx(1.5)
+
+    def test_waiting_for_a_node_is_no_part_of_a_boot(self) -> None:
+        sweep = Sweep()
+        sweep.start()
+        sweep.wait(46.0)
+        sweep.hold(2.0, "setup")
+        sweep.hold(0.1, "train")
+        assert sweep.state.boot_seconds == pytest.approx(2.1)
+
+    def test_an_idle_process_is_reused_also_by_a_trial_that_waited_for_a_new_one(self) -> None:
+        sweep = Sweep()
+        sweep.start("a")
+        sweep.hold(3.0, "setup", "a")
+        sweep.hold(0.1, "train", "a")
+        sweep.start("b")
+        process = sweep.held.pop("a")
+        sweep.held["a"] = replace(process, trial="b", grant=sweep.search("b").grant or "", phase="setup")
+        sweep.wait(0.5)
+        sweep.held["a"] = replace(sweep.held["a"], phase="train")
+        sweep.wait(0.1)
+        assert sweep.state.boot_seconds == pytest.approx(3.1)
+        assert sweep.state.reset_seconds == pytest.approx(0.6)
 
 
 class TestEnforcement:
