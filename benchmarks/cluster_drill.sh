@@ -14,7 +14,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repo=$(dirname "$here")
 venv=$repo/.venv
-data=digits budget=240 folder=
+data=digits budget=320 folder=
 while [ $# -gt 0 ]; do
   case $1 in
   --data) data=$2 ;;
