@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -41,10 +42,11 @@ def simulate(
 ) -> None:
     """Simulate sweeps over tables of learning curves, in seconds, with the very code that spends a real budget.
 
-    A table has a row for each configuration: a list column `curve` with a value after each epoch, optionally
-    `epoch_device_seconds`, and any number of columns besides. Every seed gives all allocators the same trials in the
-    same order, the same costs and the same slots. Regret is 0 at the table's best final value and 1 at its median one;
-    over time it is the mean over the budget. --full-trainings, --slots and --allocator can be given several times.
+    A table has a row for each configuration: a list column `curve` with a value after each epoch (a shorter one is of a
+    training that ends there), optionally `epoch_device_seconds`, and any number of columns besides. Every seed gives
+    all allocators the same trials in the same order, the same costs and the same slots. Regret is 0 at the table's best
+    final value and 1 at its median one; over time it is the mean over the budget. --full-trainings, --slots and
+    --allocator can be given several times.
 
     A model of searches whose values depend on the horizon that they are told can stand in a table's place: it is a
     file that benchmarks/horizon_model.py fits to real searches. Regret is 0 at the 99.5% quantile, and 1 at the median,
@@ -56,10 +58,11 @@ def simulate(
     search is told another horizon), async-halving-queued (without `continue_at_once`), pbt.
     """
     from nasib_ray.horizon_model import read_model
+    from nasib_ray.quiet_ray import usable_cpus
     from nasib_ray.simulate import allocators_for, settings_of, simulate_all, trainings_within
     from nasib_ray.simulation_report import simulation_report, write_curves
     from schedulers.budget import Budget
-    from schedulers.curve_table import read_curve_table
+    from schedulers.curve_table import CurveTable, read_curve_table
 
     if mode not in ("min", "max"):
         raise ValueError(f"--mode {mode}: it is min if low values are good, or max")
@@ -67,6 +70,10 @@ def simulate(
         if not file.parent.is_dir():
             raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
     read = [read_model(path) if path.suffix == ".json" else read_curve_table(path, mode) for path in tables]
+    stems = Counter(path.stem for path in tables)
+    for path, one in zip(tables, read, strict=True):
+        if stems[path.stem] > 1 and isinstance(one, CurveTable):
+            read[read.index(one)] = replace(one, name=f"{path.absolute().parent.name}/{one.name}")
     if full_trainings is not None and budget is None:
         bought = full_trainings
     elif budget is not None and full_trainings is None:
@@ -76,7 +83,7 @@ def simulate(
     settings = settings_of(read, allocators or allocators_for(read), bought, slots or [1], seeds, preemptions)
     runs = []
     with working(f"simulating {len(settings):,} sweeps") as progress:
-        for run in simulate_all(read, settings, jobs or os.cpu_count() or 1):
+        for run in simulate_all(read, settings, jobs or usable_cpus()):
             runs.append(run)
             progress("sweeps", len(runs), len(settings))
     simulation_report(wide_console(), runs)

@@ -168,7 +168,7 @@ def trainings_within(budget: Budget, benchmarks: Sequence[Benchmark]) -> float:
     """
     if untold := [one.name for one in benchmarks if isinstance(one, CurveTable) and one.epoch_seconds is None]:
         raise ValueError(f"{untold[0]} does not tell epoch_device_seconds, so {budget} mean nothing: count trainings")
-    costs = [one.max_t * one.workload(seed=0).epoch_seconds for one in benchmarks]
+    costs = [one.max_t * one.epoch_device_seconds for one in benchmarks]
     if max(costs) > 1.01 * min(costs):
         raise ValueError(f"full trainings cost {min(costs):.4g} to {max(costs):.4g} s in these tables: one at a time")
     return budget.device_seconds / statistics.fmean(costs)
@@ -178,7 +178,8 @@ def simulate(benchmark: Benchmark, setting: Setting, allocator: Allocator | None
     """Simulate one sweep over a table or a model.
 
     Starting and resuming a trial takes half a mean epoch, slots have speeds that are lognormal with a spread of 0.2,
-    and so are configurations' epochs with one of 0.5 where the table does not tell their times.
+    and so are configurations' epochs with one of 0.5 where the table does not tell their times. Trials save after each
+    epoch, which takes no time. Searches that are told a horizon are told their slices too, as NASIB's are.
 
     Args:
         benchmark: The table or the model.
@@ -201,7 +202,8 @@ def simulate(benchmark: Benchmark, setting: Setting, allocator: Allocator | None
         save_seconds=0.0,
         stop_seconds=0.0,
         reuse=False,
-        preemptions_per_hour=setting.preemptions_per_hour,
+        save_epochs=True,
+        preemptions_per_hour=setting.preemptions_per_hour * benchmark.epoch_device_seconds / epoch,
         seed=setting.seed,
     )
     rules = Rules(
@@ -210,6 +212,7 @@ def simulate(benchmark: Benchmark, setting: Setting, allocator: Allocator | None
         mode=benchmark.mode,
         full_epochs=benchmark.max_t,
         horizon_told=benchmark.horizon_told,
+        slice_told=benchmark.horizon_told,
         boot_seconds=epoch / 2,
     )
     budget = Budget(setting.budget * benchmark.max_t * epoch, "gpu")
@@ -220,7 +223,7 @@ def simulate(benchmark: Benchmark, setting: Setting, allocator: Allocator | None
     state = simulator.run()
     return SimulatedRun(
         **{key.name: getattr(setting, key.name) for key in fields(setting)},
-        budget_device_seconds=budget.device_seconds,
+        budget_device_seconds=setting.budget * benchmark.max_t * benchmark.epoch_device_seconds,
         budget_used=state.ledger.spent / budget.device_seconds,
         regrets=benchmark.regrets(simulator.best, budget.device_seconds),
         trials=len(state.searches),
@@ -239,7 +242,7 @@ def simulate_all(benchmarks: Sequence[Benchmark], settings: Sequence[Setting], j
             yield simulate(of[setting.table], setting)
         return
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _hold, (of,)) as pool:
-        yield from pool.map(_simulate_held, settings, chunksize=4)
+        yield from pool.map(_simulate_held, settings, chunksize=max(1, min(4, len(settings) // (4 * jobs))))
 
 
 _benchmarks: Mapping[str, Benchmark] = {}

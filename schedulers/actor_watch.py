@@ -97,7 +97,7 @@ class ActorWatch:
         """Learn on which nodes processes are, where these differ in what they count or how fast they are."""
         self._homes = {key: node for key, node in self._homes.items() if key in actors}
         unknown = {key: actor for key, actor in actors.items() if key not in self._homes}
-        if unknown and (self._room.rates.rates or len(set(self._room.nodes.types().values())) > 1):
+        if unknown and (self._room.rates.rates or any(self._room.nodes.types().values())):
             found = self._homes_asker.ask(lambda: {key: node_of(actor) for key, actor in unknown.items()}) or {}
             self._homes |= {key: node for key, node in found.items() if node is not None}
 

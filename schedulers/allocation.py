@@ -15,6 +15,21 @@ WORTH_COMPARING = 4
 SLICE_MARGIN = 1.1
 """What a slice may take, over the time that its epochs took lately: a grant must cover a slow epoch too."""
 
+_TOLD_MARGINS = (SLICE_MARGIN, 1.5)
+"""What a grant must cover of the time that is expected, and what it should where the budget is not scarce. One that is
+told its slice is cut if it takes longer: that costs a pause."""
+
+_KNOWN_MARGINS = (1.25, 3.0)
+"""The same of one that would be killed, which costs what it did since its checkpoint, and whose epochs are known."""
+
+_NEW_MARGINS = (2.0, 6.0)
+"""The same of one whose own epochs nobody knows: those of other configurations may differ much."""
+
+_MEASURING = 20
+_MEASURING_SECONDS = 4 * 3600.0
+"""Before the first epoch is known, so many trials are measured at once, or as many as the budget has so many seconds
+for: a part of it must reach to the end of an epoch, and nobody knows how long that is."""
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -60,6 +75,7 @@ class SweepView:
         more_searches: Whether a new search can be had.
         pausable: Whether searches can wait; else whoever does not go on at once never will.
         horizon_told: Whether searches are told their horizon, and so can be given another one.
+        slice_told: Whether they are told how long they may step, and stop by themselves; else they are killed.
         deadline_seconds: Wall seconds that trials may still step, by the sweep's deadline; infinite without one.
         longest_horizon: The longest horizon that any of them was told, at work or not; None: none was told any.
         mean_devices: As ``devices``, the mean over all slots; None: it is the same everywhere.
@@ -81,6 +97,7 @@ class SweepView:
     more_searches: bool
     pausable: bool
     horizon_told: bool
+    slice_told: bool = True
     deadline_seconds: float = math.inf
     longest_horizon: int | None = None
     mean_devices: float | None = None
@@ -94,7 +111,21 @@ class SweepView:
 
     def affordable(self, search: SearchRecord | None) -> int:
         """Whole epochs that a grant of all the free device-seconds buys; 0 if none, 1 if nobody knows their length."""
-        return self.epochs_within(search, min(self.free / self.devices, self.deadline_seconds), SLICE_MARGIN)
+        # It may come to a dearer device: there an epoch should take less, but not what is done beside.
+        stepping = (self.free - self.overhead_seconds * self.devices) / self.price_of(search)
+        margin, _ = self.margins(search)
+        return self.epochs_within(search, min(stepping + self.overhead_seconds, self.deadline_seconds), margin)
+
+    def margins(self, search: SearchRecord | None) -> tuple[float, float]:
+        """What a grant must cover of the time that is expected of a slice, and what it should, as multiples of it."""
+        if self.slice_told:
+            return _TOLD_MARGINS
+        return _KNOWN_MARGINS if search is not None and search.epoch_seconds else _NEW_MARGINS
+
+    @property
+    def measuring_slots(self) -> int:
+        """How many trials may be at work at once as long as nobody knows how long an epoch takes."""
+        return min(self.slots, max(_MEASURING, int(self.budget / (self.devices * _MEASURING_SECONDS))))
 
     def epochs_within(self, search: SearchRecord | None, wall_seconds: float, margin: float = 1.0) -> int:
         """Whole epochs that fit so many wall seconds of one slot, one grant's overhead included."""
@@ -119,6 +150,11 @@ class SweepView:
         """Wall seconds that the rest of the budget keeps all slots running."""
         return (self.budget - self.spent) / self.burn_rate
 
+    def share_seconds(self, search: SearchRecord) -> float:
+        """Wall seconds that a search can run where every unfinished one has a slot and as much of what is left."""
+        share = (self.budget - self.spent) / max(1, self.unfinished)
+        return min(share / self.price_of(search), self.deadline_seconds)
+
     @property
     def burn_rate(self) -> float:
         """Device-seconds that a wall second costs while all slots are in use."""
@@ -126,7 +162,7 @@ class SweepView:
 
     def price_of(self, search: SearchRecord | None) -> float:
         """Device-seconds that a wall second of a search cost where it ran last (None: those of a new one)."""
-        return self.devices if search is None or search.price is None else search.price
+        return self.devices if search is None or search.price is None or not search.epoch_seconds else search.price
 
     def full_of(self, search: SearchRecord) -> int:
         """The horizon of a search that is not cut short: that of the sweep, or what it has on a slower device."""

@@ -49,6 +49,8 @@ def geometric_rungs(grace_period: int, eta: int, max_t: int) -> list[int]:
 
 def measure(sweep: SweepView) -> Slice | None:
     """Before the first epoch is known: one epoch of a new search for each slot, or of one that was cut short."""
+    if sweep.at_work >= sweep.measuring_slots:
+        return None
     for search in sweep.waiting:
         if search.epochs == 0 and sweep.affordable(search) >= 1:
             return Slice(search.id, 1, None, "measure")
@@ -162,7 +164,7 @@ class AsyncHalving(Allocator):
             return piece
         if not sweep.more_searches:
             # The best one that waits goes on, whatever its rung says of it.
-            return self._first_affordable(self._unfinished(self._ranked, sweep), sweep)
+            return self._first_affordable(self._unfinished(self._ranked, sweep), sweep) or self._endgame(sweep)
         affordable = sweep.affordable(None)
         return Slice(None, min(self._to_border(0), affordable), sweep.full_horizon, "new") if affordable >= 1 else None
 
@@ -194,10 +196,11 @@ class AsyncHalving(Allocator):
 
     def _first_affordable(self, searches: Iterable[SearchRecord], sweep: SweepView) -> Slice | None:
         for search in islice(searches, _CANDIDATES):
-            full = sweep.full_of(search)
-            epochs = min(self._to_border(search.epochs), full - search.epochs, sweep.affordable(search))
+            # While there was a slot for each of the last searches, it may have been told more than a full search.
+            end = max(sweep.full_of(search), search.horizon or 0)
+            epochs = min(self._to_border(search.epochs), end - search.epochs, sweep.affordable(search))
             if epochs >= 1:
-                return Slice(search.id, epochs, full, "continue")
+                return Slice(search.id, epochs, end, "continue")
         return None
 
     def _promotable(self, name: str, rung: int, pausable: bool) -> bool:
@@ -209,9 +212,10 @@ class AsyncHalving(Allocator):
         return name in entered and entered.place(name) < allowed
 
     def _to_border(self, epochs: int) -> int:
-        """Epochs from here to the next rung, or to the full horizon."""
+        """Epochs from here to the next rung, or to the full horizon; beyond that as many as a slice may have."""
         assert self._horizon is not None, "rungs are asked for before a horizon is known"
-        return next(rung for rung in [*self._rungs, self._horizon, epochs + 1] if rung > epochs) - epochs
+        beyond = epochs + math.ceil(SLICE_SHARE * self._horizon)
+        return next(rung for rung in [*self._rungs, self._horizon, beyond] if rung > epochs) - epochs
 
     def _in_endgame(self, sweep: SweepView) -> bool:
         epoch = sweep.epoch_of(None)
@@ -231,11 +235,10 @@ class AsyncHalving(Allocator):
         assert full is not None, "the endgame begins after the plan"
         replan = sweep.horizon_told and self._replan
         alone = replan and not sweep.more_searches and sweep.unfinished <= sweep.slots
-        wall_seconds, any_waits = sweep.wall_seconds_left, False
-        if alone:
-            wall_seconds = min(wall_seconds * sweep.slots / max(1, sweep.unfinished), sweep.deadline_seconds)
+        any_waits = False
         for search in islice(self._unfinished(self._ranked, sweep, growing=alone), _CANDIDATES):
             any_waits, whole = True, search.horizon or sweep.full_of(search)
+            wall_seconds = sweep.share_seconds(search) if alone else sweep.wall_seconds_left
             # At least one epoch: what is left may be too little for every slot, and still enough for this one.
             within = max(1, sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN))
             most = within if alone else min(within, whole - search.epochs)
@@ -306,7 +309,7 @@ class EqualShare(Allocator):
             return None
         epoch = sweep.epoch_of(search)
         if epoch is None:
-            return Slice(name, 1, None, "measure")
+            return Slice(name, 1, None if search is None else search.horizon, "measure")
         gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
         share = (sweep.budget - gone) / max(1, self._searches - len(sweep.ended)) - held
         seconds = min(share / sweep.price_of(search), sweep.deadline_seconds)

@@ -17,7 +17,7 @@ from schedulers.clock import WallClock
 from schedulers.cluster_room import ClusterRoom
 from schedulers.core import SweepCore
 from schedulers.device_rates import DeviceRates
-from schedulers.ending import FAILURES_IN_A_ROW
+from schedulers.ending import FAILURES_IN_A_ROW, MISHAPS_IN_A_ROW
 from schedulers.interruption import Interruption
 from schedulers.journal import Journal
 from schedulers.node_watch import NodeWatch
@@ -28,6 +28,7 @@ from schedulers.storage_watch import StorageWatch
 from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SearchRecord, SweepState
 from schedulers.terms import Terms
+from schedulers.trial_errors import lost_its_node
 from schedulers.trial_source import TrialSource, saving_of
 from schedulers.tune_internals import (
     accelerator_types,
@@ -173,6 +174,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             saves=self._saves,
             horizon_told=terms.horizon_key is not None,
             slice_told=terms.slice_key is not None,
+            told_at_work=terms.slice_key is not None and self._goes_on,
         )
         core = SweepCore(self._journal, self.state, self._allocator, self._clock, rules)
         filesystem = brief(trial.storage.storage_filesystem)
@@ -306,7 +308,8 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         forget_reset(unwrapped(controller), trial)
         run.tick()
         run.keeper.crashed(name)
-        blameless = run.cannot_save(why)
+        unlucky = lost_its_node(why) and search.mishaps < MISHAPS_IN_A_ROW
+        blameless = run.cannot_save(why) or unlucky
         run.core.crashed(name, why, blameless)
         if blameless:
             trial.max_failures += 1

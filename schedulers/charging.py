@@ -20,6 +20,7 @@ class _Start:
     """A process that is awaited on a grant, or is on its way to its first step."""
 
     booked: float
+    key: str | None = None
     began: float | None = None
     reused: bool = False
 
@@ -130,21 +131,33 @@ class Charging:
     def _see_start(self, key: str, holding: Holding) -> None:
         """A process begins to start when it is seen on its grant: until then it may have waited for a node."""
         start = self._starting.get(holding.grant)
-        if start is not None and start.began is None:
-            start.began, start.reused = max(start.booked, self._ticked), self._meter.holds(key)
+        if start is not None and start.key != key and (start.key is None or not self._meter.holds(start.key)):
+            start.key, start.reused = key, self._meter.holds(key)
+            start.began = max(start.booked, self._ticked)
 
     def closed(self, grant: str) -> None:
         """Take note that nothing starts on a grant any more."""
         self._starting.pop(grant, None)
 
-    def note_start(self, grant: str | None) -> None:
-        """Learn from how long a process took to be ready, or took in vain; nothing if none was starting."""
-        if grant not in self._starting:
+    def note_start(self, grant: str | None, in_vain: bool = False) -> None:
+        """Learn from how long a process took to be ready; nothing if none was starting.
+
+        Args:
+            grant: What it runs on.
+            in_vain: Whether it ended before: then it may have hung, so that the next one is given twice the time at
+                most.
+        """
+        start = self._starting.pop(grant, None) if grant is not None else None
+        if start is None or start.began is None:
             return
-        start = self._starting.pop(grant)
-        longest = self._state.reset_seconds if start.reused else self._state.boot_seconds
-        if start.began is not None and (taken := self._clock.monotonic() - start.began) > (longest or 0.0):
-            self._append("timing", **{"reset_seconds" if start.reused else "boot_seconds": taken})
+        taken, state = self._clock.monotonic() - start.began, self._state
+        longest = (state.reset_seconds if start.reused else state.boot_seconds) or 0.0
+        if in_vain:
+            taken = min(taken, 2 * longest)
+        if not start.reused and (not in_vain or taken > longest):
+            self._append("timing", boot_seconds=taken)
+        elif start.reused and taken > longest:
+            self._append("timing", reset_seconds=taken)
 
     def settle_training(self, name: str, step_seconds: float) -> None:
         """A search's kind train is the reported step time; what was held beside it in this time is set-up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 
 from ray.autoscaler.sdk import request_resources
 
@@ -15,6 +16,8 @@ from schedulers.tune_internals import cluster_is_own
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 60.0
+_RETRY_SECONDS = 5.0
+_WITHDRAWING_SECONDS = 5.0
 
 
 class ClusterRoom:
@@ -47,9 +50,10 @@ class ClusterRoom:
         self._limit = limit
         self._clock = clock
         self._wanted = 0
+        self._tried: int | None = None
+        self._tried_at = -math.inf
         self._asked: int | None = 0
-        self._asked_at = -math.inf
-        self._asker = Asker[bool]()
+        self._asker = Asker[int | None]()
 
     def trials(self) -> int:
         """How many trials can run now."""
@@ -59,8 +63,8 @@ class ClusterRoom:
     def rate_of(self, node: str | None) -> float:
         """What a device of a node counts; None, of one that is not known yet: the most that any there counts."""
         types = self.nodes.types()
-        if node in types:
-            return self.rates.of(types[node])
+        if node is not None:
+            return self.rates.of(types[node]) if node in types else self.rates.dearest
         return max((self.rates.of(device) for device in self.nodes.live_types()), default=self.rates.dearest)
 
     def prices(self) -> Prices | None:
@@ -76,25 +80,35 @@ class ClusterRoom:
         self._wanted = (self._limit or 1) if trials is None else trials
         self.ask_again()
 
+    def withdraw(self) -> None:
+        """Ask for nothing any more; waits for some seconds until that is heard, as nodes stay for a request."""
+        self.ask(0)
+        until = time.monotonic() + _WITHDRAWING_SECONDS
+        while self._asked != 0 and time.monotonic() < until:
+            time.sleep(0.1)
+            self._tried = None
+            self.ask_again()
+
     def ask_again(self) -> None:
         """Repeat the request now and then: the cluster has but one, which whoever else uses it may have replaced."""
-        if cluster_is_own():
+        now, wanted, heard = self._clock.monotonic(), self._wanted, self._asked == self._wanted
+        if cluster_is_own() or (heard and wanted == 0):
             return
-        now, wanted = self._clock.monotonic(), self._wanted
-        if wanted == self._asked and (wanted == 0 or now - self._asked_at < _AGAIN_SECONDS):
+        if wanted == self._tried and now - self._tried_at < (_AGAIN_SECONDS if heard else _RETRY_SECONDS):
             return
         bundles = [{name: amount for name, amount in self._needs.items() if amount}] * wanted
 
-        def request() -> bool:
+        def request() -> int | None:
             try:
                 request_resources(bundles=bundles)
             except Exception as error:
                 # Of whatever kind: the next one may succeed, and the sweep goes on with the nodes that are there.
                 logger.warning("the cluster could not be asked for nodes: %s", error)
-                return False
-            return True
+                return None
+            return wanted
 
-        self._asked, self._asked_at = (wanted if self._asker.ask(request) else None), now
+        self._tried, self._tried_at = wanted, now
+        self._asked = self._asker.ask(request)
 
     def missing(self) -> str:
         """That there is no room; empty if there is some."""

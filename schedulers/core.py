@@ -20,6 +20,7 @@ from schedulers.plain_data import plain
 from schedulers.planning import Planning
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
+from schedulers.standing import AllBut
 from schedulers.sweep_state import Kind, SearchRecord, SearchStatus, SweepState
 from schedulers.verdicts import Verdict, complete, verdict
 from schedulers.views import view_of
@@ -94,7 +95,7 @@ class SweepCore:
             budget: The whole budget; larger than before if it was raised.
             settings: What the journal should know of the sweep; entered by its first driver.
             slots: How many trials can run now.
-            seconds_unseen: Wall seconds that a trial may have gone on holding its devices after the last charge.
+            seconds_unseen: Wall seconds that a trial may go on holding its devices once this driver has died.
             dearest: Device-seconds that a second of a device may have counted.
 
         Raises:
@@ -107,15 +108,17 @@ class SweepCore:
                 raise ValueError(f"the sweep was begun with the {name} {before!r}, so it cannot go on with {value!r}")
         if not self.state.settings:
             self.append("sweep", **known_as, devices_per_trial=self.rules.devices, **settings)
+        before = self.state.seconds_unseen
         if ledger.budget > budget.device_seconds < ledger.spent + ledger.granted:
             spent = format_device_seconds(ledger.spent + ledger.granted, budget.device)
             raise ValueError(f"the budget {budget} is below the {spent} that are spent or promised: give more")
         if budget.device_seconds != ledger.budget:
             self.append("budget", device_seconds=budget.device_seconds, text=str(budget))
-        self.append("run", slots=slots, dearest_rate=dearest)
+        told = {"devices_per_trial": self.rules.devices, "seconds_unseen": seconds_unseen}
+        self.append("run", slots=slots, dearest_rate=dearest, **told)
         # Trials may have held more under the earlier driver than they do now, and it may have counted more.
-        most = max(self.rules.devices, self.state.settings["devices_per_trial"]) * self.state.dearest_rate
-        self._losses.of_dead_driver(most, FLUSH_SECONDS + seconds_unseen)
+        most = max(self.state.most_devices, self.state.settings["devices_per_trial"]) * self.state.dearest_rate
+        self._losses.of_dead_driver(most, FLUSH_SECONDS + (seconds_unseen if before is None else before))
         self.flush()
 
     def add_search(self, name: str, config: Mapping[str, Any], kind: Kind = "search") -> SearchRecord:
@@ -222,7 +225,7 @@ class SweepCore:
             return None
         return piece, view
 
-    def book(self, piece: Slice, search: SearchRecord, view: SweepView, reuse: str | None, share: float = 1.0) -> float:
+    def book(self, piece: Slice, search: SearchRecord, view: SweepView, reuse: str | None) -> float:
         """Book the grant for a slice; nothing may run on it before :meth:`flush` has returned.
 
         Args:
@@ -230,14 +233,13 @@ class SweepCore:
             search: The search that runs it.
             view: The view that the slice was chosen by.
             reuse: The grant of the idle process that will be used, which is released; None for a new process.
-            share: Of what is free, the part that this slot may take while no epoch is known.
 
         Returns:
             Wall seconds that the search may step.
         """
         if reuse is not None:
             self._release(reuse)
-        amount, stepping = self._sizes.size(piece, search, view, share, reuse is not None)
+        amount, stepping = self._sizes.size(piece, search, view, reuse is not None)
         name = f"g{self.state.booked}"
         told = {"epochs": piece.epochs, "horizon": piece.horizon, "why": piece.why}
         self.append("grant", grant=name, trial=search.id, amount=round(amount, 6), **told)
@@ -312,7 +314,7 @@ class SweepCore:
         search = self.state.searches[name]
         self.append("state", trial=name, state="paused", why="slice ended")
         own = [search.grant] if search.grant is not None else []
-        view = self.view(slots, {trial for trial in busy if trial != name}, own)
+        view = self.view(slots, AllBut(busy, name), own)
         piece = self._allocator.next_slice(view)
         if piece is None or piece.search != name:
             # It rests when it has saved: if the driver dies before that, what it has not saved is lost.
@@ -362,7 +364,7 @@ class SweepCore:
         search = self.state.searches[name]
         if self.state.boot_seconds is not None:
             # If it was killed while it booted, perhaps for want of time, the next one is given more.
-            self._charging.note_start(search.grant)
+            self._charging.note_start(search.grant, in_vain=True)
         self._losses.of_dead_trial(search, why, blameless)
 
     def drop_checkpoint(self, name: str, why: str) -> None:

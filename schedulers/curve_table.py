@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -19,6 +20,8 @@ from schedulers.workload import METRIC, Benchmark, Learner, Workload, share_of_m
 CURVE = "curve"
 EPOCH_SECONDS = "epoch_device_seconds"
 
+_EPOCH_SECONDS = 600.0
+
 
 @dataclass(frozen=True)
 class CurveTable(Benchmark):
@@ -28,8 +31,8 @@ class CurveTable(Benchmark):
         name: For people.
         mode: ``min`` or ``max``.
         configs: The configurations.
-        curves: Of each, its value after epoch 1, 2, ...; equally many of each, and all finite: where training had
-            diverged, the worst value of the table.
+        curves: Of each, its value after epoch 1, 2, ..., at least one, and all finite: where training had diverged, the
+            worst value of the table. One that is shorter than others is of a training that ends there.
         epoch_seconds: Of each, device-seconds of an epoch; None: the table does not tell.
     """
 
@@ -42,9 +45,14 @@ class CurveTable(Benchmark):
     horizon_told = False
 
     @property
+    def epoch_device_seconds(self) -> float:  # type: ignore[override]
+        """What an epoch costs in the mean over all rows, if the table tells; else what it takes in simulations."""
+        return fmean(self.epoch_seconds) if self.epoch_seconds is not None else _EPOCH_SECONDS
+
+    @property
     def max_t(self) -> int:
-        """Epochs of a full training."""
-        return len(self.curves[0])
+        """Epochs of the longest training."""
+        return max(map(len, self.curves))
 
     def workload(self, seed: int) -> TableWorkload:
         """Its rows in an order of the seed's."""
@@ -66,20 +74,21 @@ def read_curve_table(path: str | Path, mode: str = "min") -> CurveTable:
         mode: ``min`` if lower values are better, ``max`` if higher ones are.
 
     Raises:
-        ValueError: The file is no such table, or all its configurations end alike.
+        ValueError: The file is no such table.
     """
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise ValueError(f"{path} cannot be read as a Parquet file: {error}") from error
-    if CURVE not in table.column_names or not pa.types.is_list(table.schema.field(CURVE).type):
+    if CURVE not in table.column_names or not _is_list(table.schema.field(CURVE).type):
         raise ValueError(f"{path} has no list column {CURVE!r} with a value after each epoch")
     rows = table.to_pylist()
     raw = [row.pop(CURVE) or [] for row in rows]
-    lengths = {len(curve) for curve in raw}
-    if len(lengths) != 1 or lengths == {0}:
-        found = f"{min(lengths)} to {max(lengths)}" if lengths else "none"
-        raise ValueError(f"the curves of {path} have {found} epochs: all must have equally many, at least 1")
+    if not raw or not all(raw):
+        empty = f"row {raw.index([]) + 1} has none" if raw else "it has no rows"
+        raise ValueError(f"the curves of {path} must have a value for at least one epoch: {empty}")
+    if wrong := [value for curve in raw for value in curve if not isinstance(value, (int, float, Decimal, type(None)))]:
+        raise ValueError(f"the curves of {path} hold {wrong[0]!r}, but must hold numbers")
     numbers = [[math.nan if value is None else float(value) for value in curve] for curve in raw]
     finite = [value for curve in numbers for value in curve if math.isfinite(value)]
     if not finite:
@@ -87,13 +96,15 @@ def read_curve_table(path: str | Path, mode: str = "min") -> CurveTable:
     worst = max(finite) if mode == "min" else min(finite)
     curves = [[value if math.isfinite(value) else worst for value in curve] for curve in numbers]
     seconds = [row.pop(EPOCH_SECONDS) for row in rows] if EPOCH_SECONDS in table.column_names else None
-    if seconds is not None and not all(isinstance(value, (int, float)) and value > 0 for value in seconds):
-        raise ValueError(f"{EPOCH_SECONDS} of {path} must be above 0 in every row")
-    made = CurveTable(Path(path).stem, mode, rows, curves, seconds)
-    final = [curve[-1] for curve in curves]
-    if median(final) == (min(final) if mode == "min" else max(final)):
-        raise ValueError(f"in {path} the median of the final values is the best one: there is nothing to search for")
-    return made
+    for number, value in enumerate(seconds or (), 1):
+        if not isinstance(value, (int, float, Decimal)) or not 0 < value < math.inf:
+            raise ValueError(f"{EPOCH_SECONDS} of {path} is {value!r} in row {number}: it must be a number above 0")
+    return CurveTable(Path(path).stem, mode, rows, curves, seconds and [float(value) for value in seconds])
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 class TableWorkload(Workload):
@@ -102,15 +113,16 @@ class TableWorkload(Workload):
     Args:
         table: The table.
         seed: Of the order, and of what epochs take where the table does not tell.
-        mean_epoch_seconds: What an epoch takes on the average, in that case.
-        cost_spread: Standard deviation of its logarithm over configurations, in that case.
+        mean_epoch_seconds: What an epoch takes on the average over all rows, in simulated seconds: whatever it takes on
+            a clock, so that the seconds that grants hold for killing and saving are few beside.
+        cost_spread: Standard deviation of its logarithm over configurations, where the table does not tell.
 
     Attributes:
-        epoch_seconds: What an epoch takes on the average over all rows.
+        epoch_seconds: The same average.
     """
 
     def __init__(
-        self, table: CurveTable, seed: int, mean_epoch_seconds: float = 600.0, cost_spread: float = 0.5
+        self, table: CurveTable, seed: int, mean_epoch_seconds: float = _EPOCH_SECONDS, cost_spread: float = 0.5
     ) -> None:
         drawn = random.Random(f"{table.name} {seed}")
         self._table = table
@@ -118,10 +130,11 @@ class TableWorkload(Workload):
         drawn.shuffle(self._rows)
         if table.epoch_seconds is None:
             drift = -(cost_spread**2) / 2
-            self._seconds = [mean_epoch_seconds * math.exp(drawn.gauss(drift, cost_spread)) for _ in self._rows]
+            self._seconds = [math.exp(drawn.gauss(drift, cost_spread)) for _ in self._rows]
         else:
             self._seconds = list(table.epoch_seconds)
-        self.epoch_seconds = fmean(self._seconds)
+        self.epoch_seconds, mean = mean_epoch_seconds, fmean(self._seconds)
+        self._seconds = [mean_epoch_seconds * seconds / mean for seconds in self._seconds]
 
     def draw(self, number: int, kind: Kind) -> tuple[Mapping[str, Any], Learner] | None:
         """The next row of the order; None behind the last one."""
@@ -147,3 +160,8 @@ class _Curve(Learner):
         """The next value of the curve."""
         self._epochs += 1
         return {METRIC: self._curve[self._epochs - 1]}
+
+    @property
+    def done(self) -> bool:
+        """Whether the curve ends here."""
+        return self._epochs >= len(self._curve)

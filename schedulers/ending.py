@@ -12,6 +12,9 @@ from schedulers.sweep_state import SweepState
 FAILURES_IN_A_ROW = 3
 """So many failures of a search without a new checkpoint fail it; so many searches that never report end the sweep."""
 
+MISHAPS_IN_A_ROW = 10
+"""So many lost nodes without a new checkpoint are no accident: from then on they count as failures of the search."""
+
 OUT_OF_TIME = "its deadline is near"
 """Why a sweep ends that could go on under a later deadline."""
 

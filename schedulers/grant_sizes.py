@@ -8,9 +8,6 @@ from schedulers.allocation import SLICE_MARGIN, Slice, SweepView
 from schedulers.rules import Rules
 from schedulers.sweep_state import Kind, SearchRecord, SweepState
 
-_ROOMY_MARGIN = 1.5
-"""Where the budget is not scarce a slice may take so much longer than expected: a cut costs a pause."""
-
 _FIRST_GUESS_SECONDS = 120.0
 _COLD_BOOT_SECONDS = 5.0
 _JITTER_SECONDS = 0.5
@@ -71,16 +68,13 @@ class GrantSizes:
             return piece.epochs
         return math.ceil((search.epochs + piece.epochs) / every) * every - search.epochs
 
-    def size(
-        self, piece: Slice, search: SearchRecord, view: SweepView, share: float, reuse: bool
-    ) -> tuple[float, float]:
+    def size(self, piece: Slice, search: SearchRecord, view: SweepView, reuse: bool) -> tuple[float, float]:
         """How large the grant for a slice is.
 
         Args:
             piece: The slice.
             search: The search that runs it.
             view: The view that the slice was chosen by.
-            share: Of what is free, the part that this slot may take while no epoch is known.
             reuse: Whether an idle process takes the trial.
 
         Returns:
@@ -89,20 +83,24 @@ class GrantSizes:
         epoch = view.epoch_of(search)
         if epoch is None:
             # Of a large budget no more than a part at first: if set-up hangs, only that is lost.
-            first = max(view.budget / (4 * view.slots), _FIRST_GUESS_SECONDS * view.devices)
+            first = max(view.budget / (4 * view.measuring_slots), _FIRST_GUESS_SECONDS * view.devices)
             least = 2 * view.devices * (self._rules.boot_seconds + self._rules.save_seconds + self._rules.grace_seconds)
             # Rather one slot that comes to a result than many that cannot even boot.
-            amount = min(view.free, max(view.free * share, least), first * 2**search.failures)
+            share = view.free / max(1, view.measuring_slots - view.at_work)
+            amount = min(view.free, max(share, least), first * 2**search.failures)
             return amount, max(
                 0.0, amount / view.devices - self.overhead(amount, view.devices, reuse) + _JITTER_SECONDS
             )
         expected = max(self._epochs(piece, search) * epoch, search.slowest_seconds)
         # One that was killed for its time would else be killed again at the same place.
-        margins = SLICE_MARGIN, _ROOMY_MARGIN * 2**search.failures
+        least_margin, roomy_margin = view.margins(search)
+        margins = least_margin, roomy_margin * 2**search.failures
         # The view is one of searches.
         comparing = self.comparing(search.kind)
         overhead = view.overhead_seconds - self.comparing("search") + comparing
-        least, roomy = (view.devices * (overhead + expected * margin) for margin in margins)
+        price = view.price_of(search)
+        least, roomy = (view.devices * overhead + price * expected * margin for margin in margins)
         # Room only where the other slots find as much, or they would stand idle.
         amount = min(view.free, max(least, min(roomy, view.free / view.slots)))
-        return amount, max(_JITTER_SECONDS, amount / view.devices - overhead + _JITTER_SECONDS + comparing)
+        stepping = (amount - view.devices * overhead) / price
+        return amount, max(_JITTER_SECONDS, stepping + _JITTER_SECONDS + comparing)

@@ -30,21 +30,26 @@ class Asker(Generic[Answer]):
         self._thread: threading.Thread | None = None
         self._asked = 0.0
         self._answer: Answer | None = None
+        self._late = False
 
-    def ask(self, question: Callable[[], Answer]) -> Answer | None:
-        """The answer; None if it does not come within a second, or that of an earlier question is still awaited."""
+    def ask(self, question: Callable[[], Answer], patience: float = _ANSWER_SECONDS) -> Answer | None:
+        """The answer, or that of an earlier question which has come since; None if none comes within these seconds."""
 
         def answer() -> None:
             self._answer = question()
 
         if self._thread is not None and self._thread.is_alive():
             return None
+        if self._late:
+            self._late = False
+            return self._answer
         self._answer, self._asked = None, time.monotonic()
         self._thread = threading.Thread(target=answer, daemon=True)
         self._thread.start()
-        while self._thread.is_alive() and not dead_ray_process() and self.silent_seconds < _ANSWER_SECONDS:
+        while self._thread.is_alive() and not dead_ray_process() and self.silent_seconds < patience:
             self._thread.join(0.05)
-        return None if self._thread.is_alive() else self._answer
+        self._late = self._thread.is_alive()
+        return None if self._late else self._answer
 
     @property
     def silent_seconds(self) -> float:
@@ -124,7 +129,9 @@ class NodeWatch:
         if now - self._looked <= _LOOK_SECONDS:
             return
         self._looked = now
-        answer = self._asker.ask(lambda: (ray.nodes(), draining_nodes()))
+        # Without a first look there would be no room for anything, and sweeps would be refused for it.
+        patience = _ANSWER_SECONDS if self._nodes else _SILENCE_SECONDS[False]
+        answer = self._asker.ask(lambda: (ray.nodes(), draining_nodes()), patience)
         if answer is None:
             return
         nodes, draining = {node["NodeID"]: node for node in answer[0]}, answer[1]

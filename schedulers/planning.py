@@ -41,7 +41,7 @@ class Planning:
         if self._state.full_horizon is None:
             self._plan(search, price, comparing, view())
         # One that cannot be told while it runs would be stopped in the middle of its annealing.
-        if not (self._rules.horizon_told and self._rules.slice_told):
+        if not (self._rules.horizon_told and self._rules.told_at_work):
             return
         if search.device in ("", search.planned_on or self._state.plan_device):
             return
@@ -63,7 +63,8 @@ class Planning:
             horizon = planned_horizon(budget, boots, self._rules.searches, view.slots, epoch, beside)
             if view.burn_rate > view.slots * price:
                 # Other slots use the budget up faster than this one.
-                horizon = max(1, min(horizon, int(view.wall_seconds_left / max(seconds, 1e-9))))
+                within = (budget - view.spent) / view.burn_rate
+                horizon = max(1, min(horizon, int(within / max(seconds, 1e-9))))
         told = {"device": search.device} if search.device else {}
         self._append("plan", epoch_device_seconds=epoch, full_horizon=horizon, **told)
         logger.info("an epoch takes %.2f device-seconds; a full search has %d epochs", epoch, horizon)

@@ -25,6 +25,7 @@ class Rules:
             ``never``. One that has not saved cannot be paused: it goes on at once, or is stopped.
         horizon_told: Whether searches are told their horizon.
         slice_told: Whether searches are told how many seconds they may step, and stop by themselves.
+        told_at_work: Whether they can be told another horizon and slice in the middle of a slice.
         grace_seconds: The last part of every grant: what a kill may take until the device is free.
         boot_seconds: A first guess at the wall seconds from the start of a new process to its first step.
         reset_seconds: The same of a process that is used again.
@@ -42,6 +43,7 @@ class Rules:
     saves: Saving = "asked"
     horizon_told: bool = False
     slice_told: bool = False
+    told_at_work: bool = False
     grace_seconds: float = 2.0
     boot_seconds: float = 20.0
     reset_seconds: float = 1.0

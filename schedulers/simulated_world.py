@@ -27,6 +27,7 @@ class World:
         save_seconds: What a checkpoint takes.
         stop_seconds: What a process takes to end.
         reuse: Whether processes are used again.
+        save_epochs: Whether trials save after each epoch; else when they leave their slot. It takes no time.
         preemptions_per_hour: How often a process is taken away, on the average; its slot comes back at once.
         seed: Of all that is drawn.
     """
@@ -40,6 +41,7 @@ class World:
     save_seconds: float = 0.5
     stop_seconds: float = 0.3
     reuse: bool = True
+    save_epochs: bool = False
     preemptions_per_hour: float = 0.0
     seed: int = 0
 
@@ -83,6 +85,11 @@ class SimulatedTrial:
     duration: float = 0.0
     beside: float = 0.0
     gone: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether it has come to an end of its own."""
+        return self.learner.done and not self.gone
 
     def copy(self) -> SimulatedTrial:
         """What a checkpoint holds."""

@@ -183,8 +183,7 @@ class Simulator:
         if name is None:
             return True
         search = self.core.state.searches[name]
-        share = 1.0 / (view.slots - len(self._busy))
-        seconds = self.core.book(piece, search, view, idle.grant if idle else None, share)
+        seconds = self.core.book(piece, search, view, idle.grant if idle else None)
         assert search.grant is not None, f"trial {name} has no grant though one was booked"
         restore = self.world.restore_seconds if self.trials[name].iteration else 0.0
         if idle is not None:
@@ -295,11 +294,13 @@ class Simulator:
         if value is not None and self.core.state.better(value, self.best[-1][1] if self.best else None):
             self.best.append((self.core.spent, value))
         verdict = self.core.report(name, {**metrics, self.rules.epochs_key: trial.epochs}, stopping=False)
-        if verdict == "pause" and (seconds := self._keep(name)) is not None:
+        if verdict == "pause" and not trial.done and (seconds := self._keep(name)) is not None:
             assert search.grant is not None, f"trial {name} has no grant though one was booked"
             self._give(process, search.grant, seconds)
             verdict = "continue"
-        if verdict == "continue":
+        if verdict == "continue" and not trial.done:
+            if self.world.save_epochs and process.whole:
+                self._saved(name)
             self._begin_step(process)
             return
         self.core.saving(name)
@@ -311,12 +312,16 @@ class Simulator:
         self.decision_seconds.append(time.perf_counter() - began)
         return seconds
 
+    def _saved(self, name: str) -> None:
+        trial = self.trials[name]
+        self.core.checkpointed(name, f"{name}/{trial.iteration}", trial.iteration)
+        self.saved[name] = trial.copy()
+
     def save(self, process: Process) -> None:
         """A trial has saved: it rests, or has come to its end."""
         name, trial = process.trial, self.trials[process.trial]
-        self.core.checkpointed(name, f"{name}/{trial.iteration}", trial.iteration)
-        self.saved[name] = trial.copy()
-        complete = self.core.complete(self.core.state.searches[name]) and not trial.gone
+        self._saved(name)
+        complete = trial.done or (self.core.complete(self.core.state.searches[name]) and not trial.gone)
         self.core.moved(name, "finished" if complete else "paused", "")
         if self.world.reuse and not self._idle:
             del self._busy[name]

@@ -14,8 +14,8 @@ _MEASURED_EPOCHS = 2
 def full_on_device(search: SearchRecord, state: SweepState, price: float, wall_seconds_left: float) -> int | None:
     """The horizon of a full search for one that has come to another type of device, once epochs were measured there.
 
-    The device-seconds that it had ahead buy fewer epochs on a device where an epoch costs more; and no slot can run for
-    longer than the budget lasts.
+    What its epochs have left of the device-seconds of a full search buys fewer epochs on a device where an epoch costs
+    more; and no slot can run for longer than the budget lasts.
 
     Args:
         search: The search, a whole epoch of it just entered.
@@ -37,8 +37,10 @@ def full_on_device(search: SearchRecord, state: SweepState, price: float, wall_s
     if len(search.epoch_seconds) < min(_MEASURED_EPOCHS, left):
         return None
     seconds = max(search.epoch_seconds[-1], 1e-9)
-    before = search.epoch_device_seconds_before or state.epoch_device_seconds
-    reach = min(left * before / (seconds * price), wall_seconds_left / seconds)
-    if _ALIKE * left <= reach <= left / _ALIKE:
-        return full
+    whole = state.full_horizon * (search.epoch_device_seconds or state.epoch_device_seconds)
+    reach = max(0.0, min((whole - search.trained_device_seconds) / (seconds * price), wall_seconds_left / seconds))
+    for alike in (full, state.full_horizon):
+        ahead = alike - search.epochs
+        if _ALIKE * ahead <= reach <= ahead / _ALIKE:
+            return alike
     return min(state.full_horizon, search.epochs + max(1, int(reach)))

@@ -51,6 +51,28 @@ class Standing:
         return known[len(known) // 2] if known else None
 
 
+class AllBut(Set[str]):
+    """A collection without one of its elements, not copied.
+
+    Args:
+        whole: The collection.
+        left_out: The element.
+    """
+
+    def __init__(self, whole: Collection[str], left_out: str) -> None:
+        self._whole = whole if isinstance(whole, Set) else frozenset(whole)
+        self._left_out = left_out
+
+    def __contains__(self, name: object) -> bool:
+        return name != self._left_out and name in self._whole
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._whole if name != self._left_out)
+
+    def __len__(self) -> int:
+        return len(self._whole) - (self._left_out in self._whole)
+
+
 class Waiting(Collection["SearchRecord"]):
     """Paused trials that no process is at work on any more, so that they could run now; iterated, the oldest first.
 
@@ -72,4 +94,5 @@ class Waiting(Collection["SearchRecord"]):
         return iter(sorted(free, key=lambda trial: trial.index))
 
     def __len__(self) -> int:
-        return len(self._paused) - sum(name in self._paused for name in self._busy)
+        few, many = sorted((self._paused.keys(), self._busy), key=len)
+        return len(self._paused) - sum(name in many for name in few)

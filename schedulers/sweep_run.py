@@ -131,7 +131,8 @@ class SweepRun:
     def busy(self) -> list[str]:
         """One trial's name for each slot in use: those at work, and those that wait for a process."""
         at_work = self._watch.at_work(self._held)
-        return [*at_work, *(name for name in self._active if name not in at_work)]
+        seen = set(at_work)
+        return [*at_work, *(name for name in self._active if name not in seen)]
 
     # Starting
 
@@ -150,15 +151,14 @@ class SweepRun:
         self._idle_since = None
         self._room.ask()
         idle = self._watch.idle_grants(self._held)
-        share = 1.0 / max(1, view.slots - len(self.busy()))
-        seconds = self.core.book(piece, search, view, idle[0] if idle else None, share)
+        seconds = self.core.book(piece, search, view, idle[0] if idle else None)
         self._active.add(search.id)
         if idle:
             assert search.grant is not None, f"search {search.id} has no grant though one was booked"
             self._watch.hand_over(search.id, search.grant)
         self._flush_grant()
         self.make_room()
-        return self._terms.told(piece.horizon, seconds, search.target)
+        return self._terms.told(search.horizon, seconds, search.target)
 
     def goes_on_at_once(self, name: str) -> dict[str, Any] | None:
         """What a trial at the end of its slice is told if it keeps its process; its next grant is booked, durably."""
@@ -364,7 +364,7 @@ class SweepRun:
     def end(self) -> None:
         """Wait until no process holds anything, write the end, let Tune finish."""
         raw = self.controller
-        self._room.ask(0)
+        self._room.withdraw()
         if raw is not None:
             drop_idle(raw)
             while self._held:
@@ -379,7 +379,7 @@ class SweepRun:
         """Tune's loop has ended before the sweep did: whatever was at work is lost."""
         if self.ended:
             return
-        self._room.ask(0)
+        self._room.withdraw()
         self.tick()
         for name in list(self._active):
             self.core.crashed(name, why)

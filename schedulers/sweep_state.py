@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from schedulers.ledger import KEPT_CHECKPOINTS, Ledger
@@ -12,6 +12,9 @@ from schedulers.standing import Standing
 
 SearchStatus = Literal["running", "paused", "finished", "failed", "not resumable"]
 Kind = Literal["search", "select"]
+
+_KEPT_BOOTS = 10
+_LISTS_OF_RECORDS = ("checkpoints", "lost_checkpoints", "given_up")
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,16 @@ class SearchRecord:
         lost_checkpoints: Those that were found damaged, oldest first.
         given_up: Those that were given up, and have not been deleted yet.
         remains: What stays of its newest checkpoint once its weights are deleted, if anything does.
-        failures: Failures in a row without a new checkpoint.
+        failures: Failures in a row without a new checkpoint, and ``mishaps``: those that were none of its doing.
         grant: The grant that it holds, if any.
         why: Why it is in its state, in words.
         kind: ``search``, or ``select``: a trial of the selection, in which the best searches' finds compete.
         round: Of the selection that it belongs to: how often the budget had been set by then.
-        device: The accelerator type that it reported from last, where there are several; empty if it is not known.
-        price: Device-seconds that a wall second of it cost there; None before its first report.
-        epoch_device_seconds_before: What an epoch of it cost on the type that it came from; None if it did not move.
+        device: The accelerator type of its last whole epoch; empty if it is not known.
+        price: Device-seconds that a wall second of it cost there; None before its first whole epoch.
+        trained_device_seconds: What its whole epochs cost that have not been lost.
+        epoch_device_seconds: What an epoch of it cost on the type that the sweep was planned on; None if it was not
+            there.
         planned_on: The accelerator type that its horizon was planned anew for; empty: it is that of the sweep's plan.
         full: The epochs of a full search there; None: those of the sweep.
     """
@@ -102,15 +107,23 @@ class SearchRecord:
     given_up: list[CheckpointRecord] = field(default_factory=list)
     remains: CheckpointRecord | None = None
     failures: int = 0
+    mishaps: int = 0
     grant: str | None = None
     why: str = ""
     kind: Kind = "search"
     round: int = 0
     device: str = ""
     price: float | None = None
-    epoch_device_seconds_before: float | None = None
+    trained_device_seconds: float = 0.0
+    epoch_device_seconds: float | None = None
     planned_on: str = ""
     full: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data. It shares what is replaced and never changed: there may be tens of thousands of searches."""
+        plain = {key: list(value) if isinstance(value, list) else value for key, value in vars(self).items()}
+        records = {key: [vars(one) for one in getattr(self, key)] for key in _LISTS_OF_RECORDS}
+        return {**plain, **records, "remains": vars(self.remains) if self.remains else None}
 
     @property
     def unfinished(self) -> bool:
@@ -137,7 +150,11 @@ class SweepState:
         full_horizon: The horizon that every search is told; None until an epoch was measured.
         plan_device: The accelerator type that this epoch was measured on; empty if it is not known.
         dearest_rate: The most that a second of a device may have counted in any run.
-        boot_seconds: The longest wall seconds from the start of a new process to its first step.
+        most_devices: The most devices that a trial held in any run.
+        seconds_unseen: Wall seconds that a trial of the newest run may go on for after its driver died; None: nobody
+            knows.
+        boots: Wall seconds of the newest starts, at most ten, each from the start of a new process to its first step
+            (of one that did not get there: to its end, but no more than twice the longest before it).
         reset_seconds: The same for a process that was used again.
         save_seconds: The longest wall seconds that a checkpoint took.
         compare_seconds: The wall seconds that searches lately took beside an epoch, as they were compared after it; at
@@ -165,7 +182,9 @@ class SweepState:
     full_horizon: int | None = None
     plan_device: str = ""
     dearest_rate: float = 1.0
-    boot_seconds: float | None = None
+    most_devices: float = 0.0
+    seconds_unseen: float | None = None
+    boots: list[float] = field(default_factory=list)
     reset_seconds: float | None = None
     save_seconds: float | None = None
     compare_seconds: list[float] = field(default_factory=list)
@@ -223,6 +242,8 @@ class SweepState:
                 self._standing["select"] = Standing()
             case "run":
                 self.runs += 1
+                self.seconds_unseen = record.get("seconds_unseen")
+                self.most_devices = max(self.most_devices, record.get("devices_per_trial", 0.0))
                 self.dearest_rate = max(self.dearest_rate, record.get("dearest_rate", 1.0))
                 self.end = self.end_why = self.refused = ""
             case "limits":
@@ -234,7 +255,8 @@ class SweepState:
                 self.full_horizon = record["full_horizon"]
                 self.plan_device = record.get("device", "")
             case "timing":
-                self.boot_seconds = record.get("boot_seconds", self.boot_seconds)
+                if "boot_seconds" in record:
+                    self.boots = [*self.boots, record["boot_seconds"]][-_KEPT_BOOTS:]
                 self.reset_seconds = record.get("reset_seconds", self.reset_seconds)
                 self.save_seconds = record.get("save_seconds", self.save_seconds)
             case "horizon" if search is not None:
@@ -262,14 +284,15 @@ class SweepState:
                 saved = CheckpointRecord(record["path"], record["epochs"], record["iteration"], size)
                 search.checkpoints = [*search.checkpoints, saved][-KEPT_CHECKPOINTS:]
                 search.given_up = [gone for gone in search.given_up if gone.path != record["path"]]
-                search.failures = 0
+                search.failures = search.mishaps = 0
                 self.largest_checkpoint_bytes = max(self.largest_checkpoint_bytes, size)
             case "checkpoint-lost" if search is not None:
                 search.checkpoints = [kept for kept in search.checkpoints if kept.path != record["path"]]
                 back, seconds = search.epochs - record["epochs"], record.get("device_seconds", 0.0)
                 lost = LostCheckpoint(record["path"], self.runs, back, seconds, record["why"])
                 search.lost_checkpoints = [*search.lost_checkpoints, lost]
-                search.epochs, search.why = record["epochs"], record["why"]
+                self._go_back(search, record["epochs"])
+                search.why = record["why"]
                 # What it failed of is known now; it may fail as often again with the one before.
                 search.failures = 0
             case "weights-dropped" if search is not None:
@@ -284,12 +307,18 @@ class SweepState:
             case "state" if search is not None:
                 search.state, search.why = record["state"], record["why"]
             case "failure" if search is not None:
-                search.failures += not record.get("blameless", False)
+                blameless = record.get("blameless", False)
+                search.failures, search.mishaps = search.failures + (not blameless), search.mishaps + blameless
                 search.why = record["why"]
-                search.epochs = record["epochs"]
+                self._go_back(search, record["epochs"])
                 search.checkpoints = [kept for kept in search.checkpoints if kept.epochs <= search.epochs]
         if search is not None and record["event"] != "charge":
             self._file(search)
+
+    def _go_back(self, search: SearchRecord, epochs: int) -> None:
+        """Have a search stand where it stood after so many epochs."""
+        search.trained_device_seconds *= min(1.0, epochs / max(1, search.epochs))
+        search.epochs = epochs
 
     def _start_slice(self, search: SearchRecord, record: Mapping[str, Any]) -> None:
         search.grant = record["grant"]
@@ -307,16 +336,8 @@ class SweepState:
         if metrics.get("should_checkpoint"):
             saved = search.checkpoints[-1].epochs if search.checkpoints else 0
             self.saves_every = max(1, self.saves_every or 0, search.epochs - saved)
-        device = record.get("device", "") or search.device
-        if search.device and device != search.device:
-            if search.epoch_seconds and search.price is not None:
-                search.epoch_device_seconds_before = search.epoch_seconds[-1] * search.price
-            # Epochs of another device say nothing of those to come.
-            search.epoch_seconds, search.slowest_seconds = [], 0.0
-        search.device, search.price = device, record.get("price", search.price)
         if seconds is not None:
-            search.epoch_seconds = [*search.epoch_seconds, seconds][-3:]
-            search.slowest_seconds = max(search.slowest_seconds, seconds)
+            self._time_epoch(search, seconds, record.get("device", ""), record.get("price", search.price))
         if beside := record["metrics"].get("objective_seconds"):
             self.compare_seconds = [*self.compare_seconds, float(beside)][-5:]
         if value is None:
@@ -327,6 +348,18 @@ class SweepState:
         if self.better(value, search.best_value):
             search.best_value, search.best_metrics = value, search.latest
 
+    def _time_epoch(self, search: SearchRecord, seconds: float, device: str, price: float | None) -> None:
+        """Take note of what a whole epoch took; part of one on another device says nothing of those to come."""
+        if device and search.device and device != search.device:
+            search.epoch_seconds, search.slowest_seconds = [], 0.0
+        search.device, search.price = device or search.device, price
+        search.epoch_seconds = [*search.epoch_seconds, seconds][-3:]
+        search.slowest_seconds = max(search.slowest_seconds, seconds)
+        cost = seconds * (1.0 if price is None else price)
+        search.trained_device_seconds += cost
+        if self.plan_device in ("", search.device):
+            search.epoch_device_seconds = cost
+
     def better(self, value: float, than: float | None) -> bool:
         """Whether a value beats another (None: there is none yet) under the sweep's mode."""
         if not math.isfinite(value):
@@ -334,6 +367,11 @@ class SweepState:
         if than is None:
             return True
         return value > than if self.mode == "max" else value < than
+
+    @property
+    def boot_seconds(self) -> float | None:
+        """The longest of the newest starts of new processes, in wall seconds; None before the first one."""
+        return max(self.boots, default=None)
 
     @property
     def incumbent(self) -> SearchRecord | None:
@@ -384,19 +422,20 @@ class SweepState:
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain data, for a snapshot."""
-        return asdict(self)
+        plain = {key.name: getattr(self, key.name) for key in fields(self)}
+        plain = {key: list(value) if isinstance(value, list) else value for key, value in plain.items()}
+        searches = {name: search.to_json() for name, search in self.searches.items()}
+        return {**plain, "ledger": asdict(self.ledger), "searches": searches}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SweepState:
         """The state that :meth:`to_json` wrote (also after a round trip through JSON text)."""
         searches = {}
-        for name, fields in data["searches"].items():
-            kept = {
-                key: [CheckpointRecord(**made) for made in fields.get(key, ())] for key in ("checkpoints", "given_up")
-            }
-            remains = CheckpointRecord(**fields["remains"]) if fields.get("remains") else None
-            lost = [LostCheckpoint(**gone) for gone in fields.get("lost_checkpoints", ())]
-            curve = [(int(at), float(value)) for at, value in fields["curve"]]
+        for name, told in data["searches"].items():
+            kept = {key: [CheckpointRecord(**one) for one in told.get(key, ())] for key in ("checkpoints", "given_up")}
+            remains = CheckpointRecord(**told["remains"]) if told.get("remains") else None
+            lost = [LostCheckpoint(**gone) for gone in told.get("lost_checkpoints", ())]
+            curve = [(int(at), float(value)) for at, value in told["curve"]]
             rebuilt = {**kept, "remains": remains, "lost_checkpoints": lost, "curve": curve}
-            searches[name] = SearchRecord(**{**fields, **rebuilt})
+            searches[name] = SearchRecord(**{**told, **rebuilt})
         return cls(**{**data, "ledger": Ledger.from_json(data["ledger"]), "searches": searches})

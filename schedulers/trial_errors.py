@@ -17,11 +17,15 @@ _HOME = Path(__file__).resolve().parents[1]
 _OWN_ROOMS = tuple(f"{_HOME / room}/" for room in ("nasib_ray", "schedulers", "trainables"))
 _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3.", "<frozen", "_raylet.pyx")
 
+_NODE_DIED = "its node has died"
+_UNREACHABLE = "its node, or its process, cannot be reached any more"
+
 _DEATHS = (
     ("low on memory", "Ray killed its process: its node was running out of memory"),
     ("killed by `ray.kill`", "its process was killed: its grant or the sweep's deadline was over"),
-    ("node has died", "its node has died"),
-    ("node was terminated", "its node has died"),
+    ("node has died", _NODE_DIED),
+    ("node was terminated", _NODE_DIED),
+    ("actor is temporarily unavailable", _UNREACHABLE),
     (
         "connection error code 2",
         "its process died without an exception: killed (SIGKILL), out of memory, or crashed in native code",
@@ -33,6 +37,11 @@ _DEATHS = (
 def is_exception(text: str) -> bool:
     """Whether the newest error was raised in the trial's process, rather than being that process's death."""
     return any(map(_FRAME.match, _newest(text)))
+
+
+def lost_its_node(why: str) -> bool:
+    """Whether what :func:`told_error` says is that a trial has lost the node that it ran on."""
+    return why in (_NODE_DIED, _UNREACHABLE)
 
 
 def told_error(text: str) -> str:

@@ -106,8 +106,9 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
     def _catch_up(self, state: SweepState) -> None:
         """Bring the wrapped algorithm to where it stood when the last run ended."""
         if isinstance(self._inner, BasicVariantGenerator):
-            for _ in state.searches:
-                self._inner.next_trial()
+            for search in state.searches.values():
+                if search.kind == "search":
+                    self._inner.next_trial()
             return
         searcher, storage = getattr(self._inner, "searcher", None), self._storage
         if searcher is None or isinstance(searcher, SeesSearches):

@@ -73,6 +73,7 @@ def view_of(
             more_searches=more_searches,
             pausable=rules.saves == "asked" or (rules.saves == "reported" and state.saves_every is not None),
             horizon_told=rules.horizon_told,
+            slice_told=rules.slice_told,
             deadline_seconds=deadline_seconds,
             longest_horizon=standing.longest_horizon,
         )

@@ -34,6 +34,11 @@ class Learner(ABC):
             What it reports, the ranked metric included.
         """
 
+    @property
+    def done(self) -> bool:
+        """Whether it has come to an end of its own, before that of a full training."""
+        return False
+
     def compare_seconds(self) -> float:
         """Wall seconds that it steps besides, behind the last epoch of a slice, to measure what it is compared by."""
         return 0.0
@@ -68,11 +73,13 @@ class Benchmark(ABC):
         name: For people.
         mode: ``min`` or ``max``.
         horizon_told: Whether its trials are told their horizon.
+        epoch_device_seconds: What an epoch costs in the mean; simulations may count in other seconds.
     """
 
     name: str
     mode: str
     horizon_told: bool
+    epoch_device_seconds: float
 
     @property
     @abstractmethod
@@ -104,4 +111,9 @@ class Benchmark(ABC):
 
 def share_of_median(value: float | None, best: float, middle: float) -> float:
     """A value's distance from the best one, as a share of the middle one's, clipped to [0, 1]; 1 if there is none."""
-    return 1.0 if value is None else min(1.0, max(0.0, (value - best) / (middle - best)))
+    if value is None:
+        return 1.0
+    if value <= best:
+        return 0.0
+    # In halves, as the difference of two numbers may be too large for one.
+    return min(1.0, (value / 2 - best / 2) / (middle / 2 - best / 2)) if middle > best else 1.0

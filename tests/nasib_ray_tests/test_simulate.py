@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import sys
 from collections.abc import Callable
@@ -15,8 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from nasib_ray.cli import app, main
-from nasib_ray.simulate import ALLOCATORS, Setting, allocators_for, simulate
+from nasib_ray.simulate import ALLOCATORS, Setting, allocators_for, settings_of, simulate
 from nasib_ray.simulation_report import bootstrap
+from schedulers.curve_table import CurveTable
 from tests.schedulers_tests.tables import made_table
 
 Run = Callable[..., str]
@@ -127,3 +129,53 @@ def test_a_bootstrap_covers_the_mean_and_widens_with_what_tables_differ_by() -> 
     assert alike[0] < 0.2 < alike[1]
     assert apart[1] - apart[0] > alike[1] - alike[0]
     assert bootstrap({"a": [0.5]}) == (0.5, 0.5)
+
+
+def table_of(rows: list[dict[str, Any]]) -> CurveTable:
+    seconds = [row["epoch_device_seconds"] for row in rows] if "epoch_device_seconds" in rows[0] else None
+    return CurveTable("made", "min", [{}] * len(rows), [row["curve"] for row in rows], seconds)
+
+
+@pytest.mark.parametrize("allocator", ["async-halving", "asha", "hyperband", "median", "fifo", "equal-share"])
+def test_shorter_curves_are_of_trainings_that_end_there(allocator: str) -> None:
+    rows = [{"curve": [1.0 / (row + epoch) for epoch in range(1, 3 + 6 * (row % 3))]} for row in range(40)]
+    table = table_of(rows)
+    assert table.max_t == 14
+    (setting,) = settings_of([table], [allocator], [8.0], [2], seeds=1)
+    run = simulate(table, setting)
+    assert 0.5 < run.budget_used <= 1.0
+    assert run.final_regret < 1.0
+
+
+@pytest.mark.parametrize("slots", [100, 10_000])
+def test_so_many_slots_that_the_budget_is_no_epoch_for_each(slots: int) -> None:
+    rows = [{"curve": [row + 10.0 / epoch for epoch in range(1, 21)]} for row in range(400)]
+    table = table_of(rows)
+    run = simulate(table, settings_of([table], ["async-halving"], [5.0], [slots], seeds=1)[0])
+    assert run.regrets[-1] < 0.5
+    assert run.budget_used <= 1.0
+
+
+def test_simulations_do_not_depend_on_how_long_epochs_take() -> None:
+    rows = [{"curve": [row + 10.0 / epoch for epoch in range(1, 21)]} for row in range(50)]
+    runs = []
+    for unit in (0.05, 5_000.0):
+        told = [{**row, "epoch_device_seconds": unit * (1 + number % 3)} for number, row in enumerate(rows)]
+        table = table_of(told)
+        runs.append(simulate(table, settings_of([table], ["async-halving"], [6.0], [4], 1, 0.001 / unit)[0]))
+    assert runs[0].regrets == runs[1].regrets
+    assert runs[0].budget_device_seconds == pytest.approx(6.0 * 20 * 0.05 * 1.98)
+    assert runs[1].budget_device_seconds == pytest.approx(1e5 * runs[0].budget_device_seconds)
+
+
+def test_tables_of_one_file_name_are_told_by_their_folders(nasib_ray: Run, table: Path, tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(table, tmp_path / folder / "task.parquet")
+    tables = [tmp_path / folder / "task.parquet" for folder in ("one", "other")]
+    nasib_ray(
+        "simulate", *tables, "--full-trainings", 2, "--allocator", "fifo", "--seeds", 1, "--jobs", 1,
+        "--json", tmp_path / "runs.json",
+    )  # fmt: skip
+    runs = json.loads((tmp_path / "runs.json").read_text())["runs"]
+    assert [run["table"] for run in runs] == ["one/task", "other/task"]

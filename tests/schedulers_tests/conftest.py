@@ -62,15 +62,26 @@ class Always(Allocator):
 class Sweep:
     """A core, and the one process of each trial."""
 
-    def __init__(self, budget: float = 1000.0, records: list[dict[str, Any]] | None = None, **rules: Any) -> None:
+    def __init__(
+        self,
+        budget: float = 1000.0,
+        records: list[dict[str, Any]] | None = None,
+        allocator: Allocator | None = None,
+        seconds_unseen: float = UNSEEN_SECONDS,
+        **rules: Any,
+    ) -> None:
         self.clock = SimulatedClock(unix=1.7e9)
         self.book = MemoryBook(self.clock, records or [])
         self.allocator = Always()
         state = SweepState.replay(None, self.book.records)
         self.core = SweepCore(
-            self.book, state, self.allocator, self.clock, Rules(**{"devices": 1.0, "metric": "value", **rules})
+            self.book,
+            state,
+            allocator or self.allocator,
+            self.clock,
+            Rules(**{"devices": 1.0, "metric": "value", **rules}),
         )
-        self.core.enter_run(Budget(budget, "cpu"), {"device": "cpu"}, 1, UNSEEN_SECONDS)
+        self.core.enter_run(Budget(budget, "cpu"), {"device": "cpu"}, 1, seconds_unseen)
         self.held: dict[str, Holding] = {}
         self.core.tick(self.held)
 

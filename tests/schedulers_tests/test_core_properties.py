@@ -173,7 +173,7 @@ class Interleavings(RuleBasedStateMachine):
         name = piece.search or f"t{self.trials}"
         search = self.core.state.searches[name]
         reuse = self.processes[idle[0]].grant if idle else None
-        self.core.book(piece, search, view, reuse, 1 / (SLOTS - len(busy)))
+        self.core.book(piece, search, view, reuse)
         self.core.flush()
         if not idle:
             self.booted += 1

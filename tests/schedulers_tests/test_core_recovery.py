@@ -186,7 +186,7 @@ class TestMeasuring:
                 break
             search = sweep.core.add_search(name, {})
             search.failures = failures
-            assert sweep.core.book(Slice(name, 1, None, "measure"), search, offer[1], None, 1 / (slots - index)) > 0
+            assert sweep.core.book(Slice(name, 1, None, "measure"), search, offer[1], None) > 0
         assert sweep.state.ledger.granted <= budget + 1e-6
 
     def test_after_a_failure_the_next_is_twice_as_large(self) -> None:

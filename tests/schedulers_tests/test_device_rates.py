@@ -61,7 +61,7 @@ class TestPrices:
 def planned(epochs: int, seconds: float, device: str, wall_seconds_left: float = 1000.0, **more: Any) -> int | None:
     """The horizon of a search after so many epochs, on a sweep with full searches of 40 epochs of 1 device-second."""
     state = SweepState(epoch_device_seconds=1.0, full_horizon=40, plan_device="A100")
-    known = {"horizon": 40, "epoch_seconds": [9.0, seconds], "device": device, **more}
+    known = {"horizon": 40, "epoch_seconds": [9.0, seconds], "device": device, "trained_device_seconds": epochs, **more}
     search = SearchRecord("a", 0, {}, epochs=epochs, **known)
     return full_on_device(search, state, price=0.5, wall_seconds_left=wall_seconds_left)
 
@@ -73,8 +73,8 @@ class TestHorizons:
         assert planned(39, 40.0, "T4", epoch_seconds=[40.0]) == 40, "one more epoch is always ahead"
 
     def test_what_its_own_epochs_cost_before_counts_where_it_is_known(self) -> None:
-        assert planned(10, 4.0, "T4", epoch_device_seconds_before=2.0) == 40
-        assert planned(10, 4.0, "T4", epoch_device_seconds_before=0.5) == 10 + 7
+        assert planned(10, 4.0, "T4", epoch_device_seconds=2.0, trained_device_seconds=20.0) == 40
+        assert planned(10, 4.0, "T4", epoch_device_seconds=0.5, trained_device_seconds=5.0) == 10 + 7
 
     def test_equal_or_cheaper_devices_change_nothing(self) -> None:
         assert planned(10, 2.0, "T4") == 40
@@ -82,9 +82,20 @@ class TestHorizons:
         assert planned(10, 0.5, "T4") == 40, "a raised budget buys more searches, not longer ones"
 
     def test_a_search_that_comes_back_has_its_epochs_again(self) -> None:
-        on_a_t4: dict[str, Any] = {"planned_on": "T4", "full": 25, "horizon": 25, "epoch_device_seconds_before": 2.0}
+        on_a_t4: dict[str, Any] = {"planned_on": "T4", "full": 25, "horizon": 25}
         assert planned(10, 2.0, "A100", **on_a_t4) == 10 + 30
         assert planned(10, 4.0, "T4", **on_a_t4) is None, "once for each device"
+        dear = {**on_a_t4, "epoch_device_seconds": 1.0, "trained_device_seconds": 8 * 1.0 + 4 * 2.0}
+        assert planned(12, 2.0, "A100", **dear) == 12 + 24, "what it paid elsewhere it does not get back"
+
+    def test_a_visit_to_a_cheaper_device_costs_no_epochs(self) -> None:
+        back: dict[str, Any] = {"planned_on": "T4", "full": 40, "trained_device_seconds": 10 + 10 * 0.75}
+        assert planned(20, 2.0, "A100", **back) == 40
+
+    def test_what_epochs_cost_on_a_third_device_is_compared_with_the_plan(self) -> None:
+        moved: dict[str, Any] = {"planned_on": "T4", "full": 25, "horizon": 25, "trained_device_seconds": 10 + 2.0}
+        assert planned(11, 2.0, "H100", **moved) == 40
+        assert planned(11, 4.0, "H100", **moved) == 11 + 14
 
     def test_a_second_epoch_is_waited_for_as_the_first_may_be_slow(self) -> None:
         assert planned(10, 4.0, "T4", epoch_seconds=[4.0]) is None
@@ -102,7 +113,7 @@ class TestHorizons:
         assert planned(10, 2.0, "T4", wall_seconds_left=20.0) == 20
 
     def test_a_search_is_told_and_its_slice_ends_by_then(self) -> None:
-        sweep = Sweep(budget=1000.0, horizon_told=True, slice_told=True, full_epochs=40)
+        sweep = Sweep(budget=1000.0, horizon_told=True, slice_told=True, told_at_work=True, full_epochs=40)
         sweep.start("a", epochs=1, horizon=None)
         sweep.hold(1.0)
         sweep.core.report("a", {"value": 0.5, "training_iteration": 1, "time_this_iter_s": 1.0}, False, "A100")
@@ -115,9 +126,10 @@ class TestHorizons:
             told = {"value": 0.5, "training_iteration": epochs, "time_this_iter_s": 4.0}
             assert sweep.core.report("a", told, False, "T4") == "continue"
         search = sweep.search()
-        assert (search.horizon, search.full, search.target) == (3 + 9, 3 + 9, 3 + 9)
+        # 40 device-seconds less 1 and 8: 31 are ahead, at 4 for each epoch.
+        assert (search.horizon, search.full, search.target) == (3 + 7, 3 + 7, 3 + 7)
         assert search.epoch_seconds == [4.0, 4.0], "what was measured elsewhere is not mixed in"
-        assert search.epoch_device_seconds_before == 1.0
+        assert (search.epoch_device_seconds, search.trained_device_seconds) == (1.0, 9.0)
         replayed = SweepState.from_json(sweep.state.to_json())
         assert replayed.searches["a"] == search
         assert SweepState.replay(None, sweep.book.records) == sweep.state
