@@ -15,6 +15,9 @@ POINTS = 3
 _ALPHA_KEYS = ("alpha_optimizer", "alpha_learning_rate", "alternate", "batch_size", "candidates", "m", "priors")
 """Settings that decide how far alpha moves in an epoch, or what lambda divides it into."""
 
+_DATA_KEYS = ("name", "subset", "alpha_images")
+"""Settings of the data that decide how many steps of alpha an epoch has."""
+
 
 def warm_started(config: SweepConfig, earlier: Sequence[Sweep], path: str) -> tuple[SweepConfig, list[str]]:
     """A configuration whose searches begin with the best points of earlier sweeps.
@@ -88,7 +91,8 @@ def _differences(config: SweepConfig, sweep: Sweep) -> list[str]:
     """A line on the settings under which λ meant something else there, if there are any."""
     here, there = (
         {key: "tuned" if key in one.search.axes else one.search.fixed[key] for key in _ALPHA_KEYS}
+        | {f"data.{key}": getattr(one.data, key) for key in _DATA_KEYS}
         for one in (config, config_of(sweep))
     )
-    told = [f"{key} {there[key]} there and {here[key]} here" for key in _ALPHA_KEYS if there[key] != here[key]]
+    told = [f"{key} {there[key]} there and {value} here" for key, value in here.items() if there[key] != value]
     return [f"{sweep.path}: lambda may mean something else there, with {', '.join(told)}"] if told else []

@@ -50,10 +50,12 @@ def test_it_begins_with_the_best_of_those_that_came_furthest(earlier: str, tmp_p
 
 
 def test_points_outside_and_other_settings_of_alpha_are_told(earlier: str, tmp_path: Path) -> None:
-    other = SweepConfig(**SMALL, search={"k": {"uniform": [0.04, 0.2]}, "lambda": 0.01, "m": 3})
+    data = {"name": "digits", "alpha_images": 100}
+    other = SweepConfig(**{**SMALL, "data": data}, search={"k": {"uniform": [0.04, 0.2]}, "lambda": 0.01, "m": 3})
     config, told = warm_started(other, [load_sweep(earlier)], str(tmp_path / "new"))
     assert list(config.points)[:2] == [{"k": 0.05}, {"k": 0.1}]
-    assert f"{earlier}: lambda may mean something else there, with m 9 there and 3 here" in told
+    differs = "m 9 there and 3 here, data.alpha_images None there and 100 here"
+    assert f"{earlier}: lambda may mean something else there, with {differs}" in told
     assert f"{earlier}: a search with k 0.3 lies outside of what is tuned here" in told
 
 
