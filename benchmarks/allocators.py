@@ -40,9 +40,9 @@ from schedulers.allocators import halving_without_horizon
 from schedulers.budget import Budget
 from schedulers.curve_table import CurveTable, TableWorkload, read_curve_table
 from schedulers.rules import Rules
+from schedulers.search_record import SearchRecord
 from schedulers.simulated_world import World
 from schedulers.simulator import Simulator
-from schedulers.sweep_state import SearchRecord
 from schedulers.workload import METRIC, Benchmark
 
 BUDGETS, SLOTS = (10.0, 30.0), (1, 4, 16)

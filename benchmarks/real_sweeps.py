@@ -37,7 +37,7 @@ from nasib_ray.config import SweepConfig
 from nasib_ray.quiet_ray import quiet_tune, ray_for_sweep
 from nasib_ray.searcher import StudySearcher
 from nasib_ray.sweep import METRIC, run_sweep, versions
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 from trainables.architecture import Architecture
 from trainables.nasib import NasibTrainable
 from trainables.settings import TrialSettings

@@ -35,9 +35,9 @@ from schedulers.allocators import AsyncHalving, geometric_rungs
 from schedulers.budget import Budget
 from schedulers.curve_table import CurveTable, read_curve_table
 from schedulers.rules import Rules
+from schedulers.search_record import Kind
 from schedulers.simulated_world import World
 from schedulers.simulator import Simulator
-from schedulers.sweep_state import Kind
 from schedulers.workload import Learner, Workload
 
 TRIALS, SLOTS, MAX_T, ETA = 60, 4, 50, 4

@@ -8,7 +8,8 @@ from typing import Any
 
 from nasib_ray.config import SweepConfig
 from nasib_ray.trained import ranking
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 from trainables.architecture import Architecture, MacroShape
 from trainables.data import Dataset
 from trainables.settings import Measure, TrialSettings

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from schedulers.population import Heritable
-from schedulers.sweep_state import Kind
+from schedulers.search_record import Kind
 from schedulers.workload import METRIC, Benchmark, Learner, share_of_median
 from trainables.schedule import Schedule, cosine_learning_rate, exploration_probability
 

@@ -18,7 +18,7 @@ from nasib_ray.comparison import FOUND, by_method
 from nasib_ray.place import Place
 from nasib_ray.results import Sweep, config_of, load_sweep, sweep_exists
 from nasib_ray.trained import TRAININGS, ranking, trained_networks
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 from trainables.architecture import Architecture
 from trainables.training_settings import TrainingSettings
 

@@ -38,7 +38,8 @@ from nasib_ray.tables import (
     trials_table,
 )
 from schedulers.clock import Clock, WallClock
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 
 LINE_SECONDS = 10.0
 """Without a terminal, a line at least so often."""

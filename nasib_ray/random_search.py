@@ -13,7 +13,7 @@ from nasib_ray.config import SweepConfig
 from nasib_ray.found import PARTS, network_of
 from nasib_ray.search_space import Axis, Choice
 from nasib_ray.searcher import derived_seed
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 from trainables.data import Dataset
 from trainables.settings import TrialSettings
 from trainables.training_settings import RetrainSettings

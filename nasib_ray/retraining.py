@@ -23,7 +23,7 @@ from nasib_ray.tensorboard import TensorBoardLogger
 from nasib_ray.trained import TRAININGS
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget import Budget, Device
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 from trainables.training_settings import RetrainSettings
 
 METRIC = "train_loss"

@@ -15,7 +15,7 @@ from nasib_ray.config import SweepConfig
 from nasib_ray.search_space import SearchSpace
 from nasib_ray.study_log import StudyLog, quiet_optuna
 from nasib_ray.study_trials import as_param, distribution, from_param, told_trials
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 
 # Optuna draws ten at random first; a budget that buys eight full searches sees no more than some twenty in all.
 _RANDOM_AT_FIRST = 5

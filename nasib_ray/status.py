@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Literal, TypedDict
 
-from schedulers.sweep_state import Kind, LostCheckpoint, SearchRecord, SearchStatus, SweepState
+from schedulers.search_record import Kind, LostCheckpoint, SearchRecord, SearchStatus
+from schedulers.sweep_state import SweepState
 
 WITHOUT_LIMIT = 1e9
 """Device-seconds from which on a budget, of 31 years and more, is none."""

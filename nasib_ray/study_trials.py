@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nasib_ray.search_space import Axis, Choice, Range, SearchSpace
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 
 MOST_TOLD = 1000
 """So many searches are told to Optuna at most: the time of a suggestion grows with them."""

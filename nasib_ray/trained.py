@@ -13,7 +13,8 @@ from rich.text import Text
 
 from nasib_ray.results import Sweep
 from nasib_ray.tables import Signs, bare_table
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 from trainables.architecture import Architecture
 from trainables.training_settings import TrainingSettings
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nasib_ray.config import SweepConfig
 from nasib_ray.results import Sweep, config_of, load_sweep, sweep_exists
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 
 POINTS = 3
 """So many points are taken over in all, and at least one from each earlier sweep."""

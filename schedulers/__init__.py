@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from schedulers.lease import Lease as Lease
     from schedulers.lease import read_lease as read_lease
     from schedulers.ledger import Ledger as Ledger
+    from schedulers.search_record import SearchRecord as SearchRecord
     from schedulers.sweep_callback import SweepCallback as SweepCallback
-    from schedulers.sweep_state import SearchRecord as SearchRecord
     from schedulers.sweep_state import SweepState as SweepState
     from schedulers.terms import Terms as Terms
     from schedulers.trial_source import TrialSource as TrialSource
@@ -39,7 +39,7 @@ _HOMES = {
     "JournalError": "journal_replay",
     "Lease": "lease",
     "Ledger": "ledger",
-    "SearchRecord": "sweep_state",
+    "SearchRecord": "search_record",
     "Slice": "allocation",
     "SweepCallback": "sweep_callback",
     "SweepState": "sweep_state",

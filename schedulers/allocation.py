@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from schedulers.sweep_state import Kind, SearchRecord
+from schedulers.search_record import Kind, SearchRecord
 
 WORTH_COMPARING = 4
 """A horizon of fewer epochs has no rung before its end, and k and lambda hardly any effect."""

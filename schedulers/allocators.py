@@ -8,7 +8,7 @@ from itertools import islice
 
 from schedulers.allocation import Allocator, Slice, SweepView
 from schedulers.ranking import Ranking
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 
 ENDGAME_START = 0.4
 """The endgame begins when the wall-clock left falls below this share of one full search."""

@@ -23,10 +23,11 @@ from schedulers.journal import Journal
 from schedulers.node_watch import NodeWatch
 from schedulers.plain_data import jsonable
 from schedulers.rules import Rules, Saving
+from schedulers.search_record import SearchRecord
 from schedulers.storage_reach import check_reach
 from schedulers.storage_watch import StorageWatch
 from schedulers.sweep_run import SweepRun
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.sweep_state import SweepState
 from schedulers.terms import Terms
 from schedulers.trial_errors import lost_its_node
 from schedulers.trial_source import TrialSource, saving_of

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from schedulers.checkpoint_store import CheckpointStore
 from schedulers.core import SweepCore
 from schedulers.journal import JournalWriteError
+from schedulers.search_record import SearchRecord
 from schedulers.storage_bound import most_running, surplus, too_small
-from schedulers.sweep_state import SearchRecord
 from schedulers.terms import Terms
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,9 @@ from schedulers.plain_data import plain
 from schedulers.planning import Planning
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
+from schedulers.search_record import Kind, SearchRecord, SearchStatus
 from schedulers.standing import AllBut
-from schedulers.sweep_state import Kind, SearchRecord, SearchStatus, SweepState
+from schedulers.sweep_state import SweepState
 from schedulers.verdicts import Verdict, complete, verdict
 from schedulers.views import view_of
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schedulers.sweep_state import Kind
+from schedulers.search_record import Kind
 from schedulers.workload import METRIC, Benchmark, Learner, Workload, share_of_median
 
 CURVE = "curve"

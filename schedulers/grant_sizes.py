@@ -6,7 +6,8 @@ import math
 
 from schedulers.allocation import SLICE_MARGIN, Slice, SweepView
 from schedulers.rules import Rules
-from schedulers.sweep_state import Kind, SearchRecord, SweepState
+from schedulers.search_record import Kind, SearchRecord
+from schedulers.sweep_state import SweepState
 
 _FIRST_GUESS_SECONDS = 120.0
 _COLD_BOOT_SECONDS = 5.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from schedulers.ledger import KINDS
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 
 
 class Losses:

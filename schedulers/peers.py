@@ -12,7 +12,7 @@ from statistics import median
 
 from schedulers.allocation import Allocator, Slice, SweepView
 from schedulers.allocators import geometric_rungs, measure
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 
 
 class Peer(Allocator):

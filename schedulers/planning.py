@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from schedulers.allocation import Allocator, SweepView, planned_horizon
 from schedulers.rules import Rules
+from schedulers.search_record import SearchRecord
 from schedulers.slower_device import full_on_device
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.sweep_state import SweepState
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Any
 from schedulers.allocation import Slice, SweepView
 from schedulers.allocators import measure
 from schedulers.peers import Peer
+from schedulers.search_record import Kind, SearchRecord
 from schedulers.simulated_world import SimulatedTrial
-from schedulers.sweep_state import Kind, SearchRecord
 from schedulers.workload import Learner, Workload
 
 

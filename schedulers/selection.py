@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from schedulers.allocation import SLICE_MARGIN, Allocator, Slice, SweepView
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 
 _LEAST_EPOCHS = 4
 """A finalist whose share buys less than so many epochs of a search tells nothing."""

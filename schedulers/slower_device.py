@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 
 _ALIKE = 0.95
 """Devices on which a search comes so far of its way are taken for equals."""

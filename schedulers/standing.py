@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Set
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from schedulers.sweep_state import SearchRecord
+    from schedulers.search_record import SearchRecord
 
 _MEASURED = 5
 """A new trial's epoch is expected to take what those of so many of the newest trials took."""

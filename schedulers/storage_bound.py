@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from schedulers.ledger import KEPT_CHECKPOINTS
+from schedulers.search_record import CheckpointRecord, SearchRecord
 from schedulers.sizes import format_least_size, format_size
-from schedulers.sweep_state import CheckpointRecord, SearchRecord, SweepState
+from schedulers.sweep_state import SweepState
 
 
 @dataclass(frozen=True)

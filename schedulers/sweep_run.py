@@ -24,8 +24,8 @@ from schedulers.lost_cluster import lose_cluster
 from schedulers.messenger import Messengers
 from schedulers.meter import Holding
 from schedulers.node_watch import Asker
+from schedulers.search_record import SearchRecord, SearchStatus
 from schedulers.storage_watch import StorageWatch, says_disk_full
-from schedulers.sweep_state import SearchRecord, SearchStatus
 from schedulers.terms import Terms
 from schedulers.tune_internals import (
     ActorPlace,

@@ -27,7 +27,8 @@ from ray.tune.utils.util import merge_dicts
 
 from schedulers.ending import FAILURES_IN_A_ROW
 from schedulers.rules import Saving
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 from schedulers.tune_internals import give_checkpoints, has_grid
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from schedulers.rules import Rules
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 
 Verdict = Literal["continue", "pause", "stop"]
 

@@ -9,8 +9,9 @@ from schedulers.allocation import SweepView
 from schedulers.device_rates import Prices
 from schedulers.grant_sizes import GrantSizes
 from schedulers.rules import Rules
+from schedulers.search_record import Kind, SearchRecord
 from schedulers.standing import Waiting
-from schedulers.sweep_state import Kind, SearchRecord, SweepState
+from schedulers.sweep_state import SweepState
 
 
 def view_of(

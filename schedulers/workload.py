@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schedulers.sweep_state import Kind
+from schedulers.search_record import Kind
 
 METRIC = "value"
 """What the trials of a benchmark report."""

@@ -24,7 +24,8 @@ from nasib_ray.report.figures import (
 from nasib_ray.report.history import Curve, HappeningKind, History
 from nasib_ray.status import single_values
 from schedulers.allocators import rungs_of_horizon
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 
 _ACCURACY = "val_accuracy"
 _MARKS: dict[HappeningKind, tuple[str, str]] = {

@@ -18,7 +18,7 @@ from pyarrow import fs
 from nasib_ray.kernel_maps import MAPS, Map, kernel_maps, read_history
 from nasib_ray.report.figures import EMPHASIS, INK, Figure, figure, rounded
 from nasib_ray.results import Sweep
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 from trainables.candidates import kernel_of
 
 _ACROSS = 6

@@ -28,7 +28,7 @@ from nasib_ray.status import SweepStatus, single_values
 from nasib_ray.tables import Signs, budget_line, count, metric_value, states_line, telling_settings
 from nasib_ray.trained import CONTROLS, TRAININGS
 from nasib_ray.version import __version__
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 from trainables.candidates import candidate_names
 
 Progress = Callable[[str], None]

@@ -17,7 +17,8 @@ from nasib_ray.search_space import Range, SearchSpace
 from nasib_ray.study_log import quiet_optuna
 from nasib_ray.study_trials import as_param, distribution
 from nasib_ray.tables import Signs
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 
 FEWEST = 4
 """Searches below which a plot over settings would show nothing but chance."""

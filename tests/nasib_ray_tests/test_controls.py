@@ -18,7 +18,7 @@ from nasib_ray.place import Place
 from nasib_ray.random_search import RandomSearcher
 from nasib_ray.searcher import first_trial
 from nasib_ray.trained import TrainedNetwork, trained_networks
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 from tests.nasib_ray_tests.command import DIGITS, Command
 from trainables.architecture import Architecture, MacroShape
 from trainables.data import load_dataset

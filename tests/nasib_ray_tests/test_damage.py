@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nasib_ray import load_sweep
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 from tests.nasib_ray_tests.command import Command, records_of, wait_for
 from tests.nasib_ray_tests.test_exact import CONFIG, check_bits
 

@@ -22,7 +22,7 @@ from nasib_ray.config import SweepConfig
 from nasib_ray.searcher import StudySearcher, derived_seed
 from nasib_ray.study_log import STUDY_FILE, STUDY_NAME, StudyLog
 from nasib_ray.study_trials import MOST_TOLD, distribution, told_trials
-from schedulers.sweep_state import SearchRecord, SearchStatus
+from schedulers.search_record import SearchRecord, SearchStatus
 from schedulers.trial_source import SeesSearches
 from trainables.settings import DEFAULT_K_RANGE, DEFAULT_LAMBDA_RANGE, TrialSettings
 
@@ -91,7 +91,7 @@ def test_the_same_searches_give_the_same_suggestion_in_another_process() -> None
         "import json, sys, random\n"
         "from nasib_ray.config import SweepConfig\n"
         "from nasib_ray.searcher import StudySearcher\n"
-        "from schedulers.sweep_state import SearchRecord\n"
+        "from schedulers.search_record import SearchRecord\n"
         "searcher, rng, searches, found = StudySearcher(SweepConfig(seed=5, search={'m': {'choice': [3, 5, 7]}})),"
         " random.Random(1), [], []\n"
         "for index in range(14):\n"

@@ -18,7 +18,8 @@ from schedulers.clock import SimulatedClock
 from schedulers.core import SweepCore
 from schedulers.meter import Holding, Phase
 from schedulers.rules import Rules, Saving
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.search_record import SearchRecord
+from schedulers.sweep_state import SweepState
 from tests.schedulers_tests.budgeted_sweep import start_ray
 
 UNSEEN_SECONDS = 5.0

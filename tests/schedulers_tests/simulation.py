@@ -13,8 +13,9 @@ from schedulers.allocation import Allocator
 from schedulers.budget import Budget
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
+from schedulers.search_record import Kind
 from schedulers.simulator import BEGINNING, Simulator
-from schedulers.sweep_state import Kind, SweepState
+from schedulers.sweep_state import SweepState
 from schedulers.workload import Learner, Workload
 from tests.schedulers_tests.conftest import MemoryBook
 

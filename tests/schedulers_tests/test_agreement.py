@@ -14,9 +14,9 @@ from schedulers.allocators import AsyncHalving, halving_without_horizon
 from schedulers.budget import Budget
 from schedulers.journal_replay import read_journal
 from schedulers.rules import Rules
+from schedulers.search_record import Kind
 from schedulers.simulated_world import World
 from schedulers.simulator import Simulator
-from schedulers.sweep_state import Kind
 from schedulers.workload import Learner, Workload
 from tests.schedulers_tests.budgeted_sweep import Script
 from tests.schedulers_tests.conftest import MemoryBook

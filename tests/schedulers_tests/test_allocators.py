@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from schedulers.allocation import SLICE_MARGIN, Allocator, Slice, SweepView
 from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs, halving_without_horizon, rungs_of_horizon
-from schedulers.sweep_state import SearchRecord, SearchStatus
+from schedulers.search_record import SearchRecord, SearchStatus
 
 
 def search(index: int, epochs: int = 0, horizon: int | None = 16, state: SearchStatus = "paused") -> SearchRecord:

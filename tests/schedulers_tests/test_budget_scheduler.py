@@ -16,8 +16,9 @@ from ray.util import placement_group_table
 
 from schedulers import AsyncHalving, Budget, BudgetScheduler, Terms
 from schedulers.allocation import Slice, SweepView
+from schedulers.search_record import SearchRecord
 from schedulers.sweep_run import SweepRun
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.sweep_state import SweepState
 from schedulers.tune_internals import drop_idle
 from tests.schedulers_tests.budgeted_sweep import Plain, Script
 

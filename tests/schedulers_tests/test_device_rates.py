@@ -7,8 +7,9 @@ import pytest
 
 from schedulers.device_rates import DeviceRates, Prices, accelerator_of
 from schedulers.meter import Holding
+from schedulers.search_record import SearchRecord
 from schedulers.slower_device import full_on_device
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.sweep_state import SweepState
 from tests.schedulers_tests.conftest import Sweep
 
 

@@ -14,7 +14,7 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialSchedule
 
 from schedulers.curve_table import TableWorkload
 from schedulers.peers import AshaStopping, FirstComeFirstServed, HyperBand, MedianStopping, Peer
-from schedulers.sweep_state import SearchRecord
+from schedulers.search_record import SearchRecord
 from tests.schedulers_tests.tables import made_table, swept
 
 MAX_T = 20

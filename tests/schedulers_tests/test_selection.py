@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare
+from schedulers.search_record import SearchRecord
 from schedulers.selection import WithSelection
-from schedulers.sweep_state import SearchRecord, SweepState
+from schedulers.sweep_state import SweepState
 from tests.schedulers_tests.simulation import Simulation, World
 
 WORLD = World(slots=3, epoch=10.0, boot_seconds=3.0, finalists=4)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schedulers.ranking import Ranking
+from schedulers.search_record import SearchRecord, SearchStatus
 from schedulers.standing import Standing, Waiting
-from schedulers.sweep_state import SearchRecord, SearchStatus
 
 CHANGES = st.lists(
     st.tuples(

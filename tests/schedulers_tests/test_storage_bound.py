@@ -16,8 +16,9 @@ from pyarrow.fs import FileSystem, FileType, FSSpecHandler, LocalFileSystem, PyF
 from schedulers.budget import Budget
 from schedulers.checkpoint_keeper import CheckpointKeeper
 from schedulers.checkpoint_store import CheckpointStore
+from schedulers.search_record import CheckpointRecord, SearchRecord, SearchStatus
 from schedulers.storage_bound import most_running, surplus, too_small
-from schedulers.sweep_state import CheckpointRecord, SearchRecord, SearchStatus, SweepState
+from schedulers.sweep_state import SweepState
 from schedulers.terms import Terms
 from tests.schedulers_tests.conftest import Sweep
 

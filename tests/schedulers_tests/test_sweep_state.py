@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedulers.sweep_state import CheckpointRecord, SearchRecord, SweepState
+from schedulers.search_record import CheckpointRecord, SearchRecord
+from schedulers.sweep_state import SweepState
 
 
 def numbered(*records: dict[str, Any]) -> list[dict[str, Any]]:
