@@ -79,6 +79,7 @@ class SweepView:
         deadline_seconds: Wall seconds that trials may still step, by the sweep's deadline; infinite without one.
         longest_horizon: The longest horizon that any of them was told, at work or not; None: none was told any.
         mean_devices: As ``devices``, the mean over all slots; None: it is the same everywhere.
+        scarce: Whether nothing is at work and nothing fits that would have room: what is left may be tried for less.
         final: The same of the trials of the present selection, in place of the searches. None: there will be none.
     """
 
@@ -101,6 +102,7 @@ class SweepView:
     deadline_seconds: float = math.inf
     longest_horizon: int | None = None
     mean_devices: float | None = None
+    scarce: bool = False
     final: SweepView | None = None
 
     def epoch_of(self, search: SearchRecord | None) -> float | None:
@@ -118,7 +120,7 @@ class SweepView:
 
     def margins(self, search: SearchRecord | None) -> tuple[float, float]:
         """What a grant must cover of the time that is expected of a slice, and what it should, as multiples of it."""
-        if self.slice_told:
+        if self.slice_told or self.scarce:
             return _TOLD_MARGINS
         return _KNOWN_MARGINS if search is not None and search.epoch_seconds else _NEW_MARGINS
 
@@ -161,8 +163,13 @@ class SweepView:
         return self.slots * (self.devices if self.mean_devices is None else self.mean_devices)
 
     def price_of(self, search: SearchRecord | None) -> float:
-        """Device-seconds that a wall second of a search cost where it ran last (None: those of a new one)."""
-        return self.devices if search is None or search.price is None or not search.epoch_seconds else search.price
+        """Device-seconds that a wall second of a search cost where it ran last (None: those of a new one).
+
+        One that would be killed is priced at the dearest: on another device its grant must reach too.
+        """
+        if search is None or search.price is None or not search.epoch_seconds or not self.slice_told:
+            return self.devices
+        return search.price
 
     def full_of(self, search: SearchRecord) -> int:
         """The horizon of a search that is not cut short: that of the sweep, or what it has on a slower device."""

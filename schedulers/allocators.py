@@ -164,7 +164,7 @@ class AsyncHalving(Allocator):
             return piece
         if not sweep.more_searches:
             # The best one that waits goes on, whatever its rung says of it.
-            return self._first_affordable(self._unfinished(self._ranked, sweep), sweep) or self._endgame(sweep)
+            return self._first_affordable(self._unfinished(self._ranked, sweep), sweep)
         affordable = sweep.affordable(None)
         return Slice(None, min(self._to_border(0), affordable), sweep.full_horizon, "new") if affordable >= 1 else None
 
@@ -309,7 +309,8 @@ class EqualShare(Allocator):
             return None
         epoch = sweep.epoch_of(search)
         if epoch is None:
-            return Slice(name, 1, None if search is None else search.horizon, "measure")
+            horizon = None if search is None else search.horizon
+            return Slice(name, 1, horizon, "measure") if sweep.at_work < sweep.measuring_slots else None
         gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
         share = (sweep.budget - gone) / max(1, self._searches - len(sweep.ended)) - held
         seconds = min(share / sweep.price_of(search), sweep.deadline_seconds)

@@ -29,7 +29,6 @@ from schedulers.storage_watch import StorageWatch
 from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SweepState
 from schedulers.terms import Terms
-from schedulers.trial_errors import lost_its_node
 from schedulers.trial_source import TrialSource, saving_of
 from schedulers.tune_internals import (
     accelerator_types,
@@ -309,7 +308,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         forget_reset(unwrapped(controller), trial)
         run.tick()
         run.keeper.crashed(name)
-        unlucky = lost_its_node(why) and search.mishaps < MISHAPS_IN_A_ROW
+        unlucky = run.lost_its_node(name, why) and search.mishaps < MISHAPS_IN_A_ROW
         blameless = run.cannot_save(why) or unlucky
         run.core.crashed(name, why, blameless)
         if blameless:

@@ -153,7 +153,8 @@ class Charging:
         taken, state = self._clock.monotonic() - start.began, self._state
         longest = (state.reset_seconds if start.reused else state.boot_seconds) or 0.0
         if in_vain:
-            taken = min(taken, 2 * longest)
+            guess = self._rules.reset_seconds if start.reused else self._rules.boot_seconds
+            taken = min(taken, 2 * (longest or guess))
         if not start.reused and (not in_vain or taken > longest):
             self._append("timing", boot_seconds=taken)
         elif start.reused and taken > longest:

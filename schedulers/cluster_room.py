@@ -53,6 +53,7 @@ class ClusterRoom:
         self._tried: int | None = None
         self._tried_at = -math.inf
         self._asked: int | None = 0
+        self._complained = False
         self._asker = Asker[int | None]()
 
     def trials(self) -> int:
@@ -103,8 +104,11 @@ class ClusterRoom:
                 request_resources(bundles=bundles)
             except Exception as error:
                 # Of whatever kind: the next one may succeed, and the sweep goes on with the nodes that are there.
-                logger.warning("the cluster could not be asked for nodes: %s", error)
+                if not self._complained:
+                    logger.warning("the cluster could not be asked for nodes: %s", error)
+                self._complained = True
                 return None
+            self._complained = False
             return wanted
 
         self._tried, self._tried_at = wanted, now

@@ -221,6 +221,9 @@ class SweepCore:
             return None
         view = self.view(slots, busy, reusable)
         piece = self._allocator.next_slice(view)
+        if piece is None and not busy and not self.rules.slice_told:
+            view = replace(view, scarce=True)
+            piece = self._allocator.next_slice(view)
         if piece is None:
             self._asked, self._changed = asked, False
             return None

@@ -87,7 +87,9 @@ class GrantSizes:
             first = max(view.budget / (4 * view.measuring_slots), _FIRST_GUESS_SECONDS * view.devices)
             least = 2 * view.devices * (self._rules.boot_seconds + self._rules.save_seconds + self._rules.grace_seconds)
             # Rather one slot that comes to a result than many that cannot even boot.
-            share = view.free / max(1, view.measuring_slots - view.at_work)
+            # A new trial waits already, though the view does not know it yet.
+            at_work = view.at_work + (piece.search is None)
+            share = view.free / max(1, view.measuring_slots - at_work)
             amount = min(view.free, max(share, least), first * 2**search.failures)
             return amount, max(
                 0.0, amount / view.devices - self.overhead(amount, view.devices, reuse) + _JITTER_SECONDS

@@ -58,7 +58,7 @@ class Messengers:
         On such a node Ray 2.60 leaves those alive that handle SIGTERM themselves.
         """
         if ended:
-            for place in self._asker.ask(lambda: [place_of(actor, ended=True) for actor in ended]) or ():
+            for place in self._asker.ask(lambda: [place_of(actor, ended=True) for actor in ended], late=False) or ():
                 if place is not None and place.node in nodes:
                     self._send(place, signal.SIGKILL)
 

@@ -32,15 +32,23 @@ class Asker(Generic[Answer]):
         self._answer: Answer | None = None
         self._late = False
 
-    def ask(self, question: Callable[[], Answer], patience: float = _ANSWER_SECONDS) -> Answer | None:
-        """The answer, or that of an earlier question which has come since; None if none comes within these seconds."""
+    def ask(
+        self, question: Callable[[], Answer], patience: float = _ANSWER_SECONDS, late: bool = True
+    ) -> Answer | None:
+        """The answer; None if it does not come within these seconds, or that of an earlier question is still awaited.
+
+        Args:
+            question: To Ray.
+            patience: In seconds.
+            late: Whether the answer to the question before is as good, if that has come since.
+        """
 
         def answer() -> None:
             self._answer = question()
 
         if self._thread is not None and self._thread.is_alive():
             return None
-        if self._late:
+        if self._late and late:
             self._late = False
             return self._answer
         self._answer, self._asked = None, time.monotonic()

@@ -189,13 +189,12 @@ class HyperBand(Peer):
         self._bracket_of: dict[str, Bracket] = {}
 
     def moved(self, search: SearchRecord) -> None:
-        """A new trial joins a bracket; one that failed leaves its own."""
+        """A new trial joins a bracket; one that ended before the bracket's end leaves it."""
         name = search.id
         if name not in self._bracket_of:
             self._bracket_of[name] = self._free_bracket()
             self._bracket_of[name].values[name] = None
-        elif search.state == "failed" and name in self._bracket_of[name].values:
-            bracket = self._bracket_of[name]
+        elif not search.unfinished and (bracket := self._bracket_of[name]).values.get(name, 0.0) is None:
             del bracket.values[name]
             bracket.room -= 1
             self._halve(bracket)

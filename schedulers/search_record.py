@@ -76,9 +76,9 @@ class SearchRecord:
         round: Of the selection that it belongs to: how often the budget had been set by then.
         device: The accelerator type of its last whole epoch; empty if it is not known.
         price: Device-seconds that a wall second of it cost there; None before its first whole epoch.
-        trained_device_seconds: What its whole epochs cost that have not been lost.
         epoch_device_seconds: What an epoch of it cost on the type that the sweep was planned on; None if it was not
             there.
+        paid_elsewhere: Device-seconds that its epochs on other types cost more than they would have there.
         planned_on: The accelerator type that its horizon was planned anew for; empty: it is that of the sweep's plan.
         full: The epochs of a full search there; None: those of the sweep.
     """
@@ -108,7 +108,7 @@ class SearchRecord:
     round: int = 0
     device: str = ""
     price: float | None = None
-    trained_device_seconds: float = 0.0
+    paid_elsewhere: float = 0.0
     epoch_device_seconds: float | None = None
     planned_on: str = ""
     full: int | None = None

@@ -15,8 +15,8 @@ _MEASURED_EPOCHS = 2
 def full_on_device(search: SearchRecord, state: SweepState, price: float, wall_seconds_left: float) -> int | None:
     """The horizon of a full search for one that has come to another type of device, once epochs were measured there.
 
-    What its epochs have left of the device-seconds of a full search buys fewer epochs on a device where an epoch costs
-    more; and no slot can run for longer than the budget lasts.
+    What the rest of a full search would cost on the type that was planned for, less what it paid more elsewhere, buys
+    fewer epochs on a device where an epoch costs more; and no slot can run for longer than the budget lasts.
 
     Args:
         search: The search, a whole epoch of it just entered.
@@ -38,8 +38,8 @@ def full_on_device(search: SearchRecord, state: SweepState, price: float, wall_s
     if len(search.epoch_seconds) < min(_MEASURED_EPOCHS, left):
         return None
     seconds = max(search.epoch_seconds[-1], 1e-9)
-    whole = state.full_horizon * (search.epoch_device_seconds or state.epoch_device_seconds)
-    reach = max(0.0, min((whole - search.trained_device_seconds) / (seconds * price), wall_seconds_left / seconds))
+    at_home = (state.full_horizon - search.epochs) * (search.epoch_device_seconds or state.epoch_device_seconds)
+    reach = max(0.0, min((at_home - search.paid_elsewhere) / (seconds * price), wall_seconds_left / seconds))
     for alike in (full, state.full_horizon):
         ahead = alike - search.epochs
         if _ALIKE * ahead <= reach <= ahead / _ALIKE:

@@ -27,6 +27,7 @@ from schedulers.node_watch import Asker
 from schedulers.search_record import SearchRecord, SearchStatus
 from schedulers.storage_watch import StorageWatch, says_disk_full
 from schedulers.terms import Terms
+from schedulers.trial_errors import lost_its_node
 from schedulers.tune_internals import (
     ActorPlace,
     dismiss_trials,
@@ -92,6 +93,7 @@ class SweepRun:
         self._held: dict[str, Holding] = {}
         self._active: set[str] = set()
         self._pausing: set[str] = set()
+        self._out_of_time: set[str] = set()
         self._end_entered = False
         self._leaving: set[str] = set()
         self._idle_since: float | None = None
@@ -238,6 +240,7 @@ class SweepRun:
         self._watch.kill(raw, self._watch.superfluous())
         for name in self._watch.kill(raw, self.core.overdue(self._held)):
             if name in self._active:
+                self._out_of_time.add(name)
                 logger.warning("trial %s was killed: its grant had only its grace left", name)
         for grant in self._abandoned_grants():
             self.core.close(grant)
@@ -282,11 +285,16 @@ class SweepRun:
         """Take note that a trial was told to pause: it comes to rest when it has saved."""
         self._pausing.add(name)
 
+    def lost_its_node(self, name: str, error: str) -> bool:
+        """Whether a trial failed as its node was lost, rather than because it was killed for its time."""
+        return lost_its_node(error) and name not in self._out_of_time
+
     def came_to_rest(self, name: str, state: SearchStatus, why: str) -> None:
         """Enter that a trial is no longer at work."""
         self._active.discard(name)
         self._pausing.discard(name)
         self._leaving.discard(name)
+        self._out_of_time.discard(name)
         if state == "paused":
             self.core.rest(name, why)
         else:
@@ -300,7 +308,7 @@ class SweepRun:
             expiring = self.core.expiring(self._held) & self._active - self._leaving
         if not draining and not expiring and not self._interruption.wanted:
             return
-        wanted, places = bool(self._interruption.wanted), self._asker.ask(self._watch.places) or {}
+        wanted, places = bool(self._interruption.wanted), self._asker.ask(self._watch.places, late=False) or {}
         for trial in list(raw.get_trials()):
             name = trial.trial_id
             if name not in self._active or name in self._leaving:
@@ -364,11 +372,11 @@ class SweepRun:
     def end(self) -> None:
         """Wait until no process holds anything, write the end, let Tune finish."""
         raw = self.controller
-        self._room.withdraw()
         if raw is not None:
             drop_idle(raw)
             while self._held:
                 self._attend(raw)
+        self._room.withdraw()
         while not self._write_end(self._interruption.wanted) and not self._interruption.wanted:
             time.sleep(_WAITING_SECONDS)
         self.ended = True
@@ -379,13 +387,13 @@ class SweepRun:
         """Tune's loop has ended before the sweep did: whatever was at work is lost."""
         if self.ended:
             return
-        self._room.withdraw()
         self.tick()
         for name in list(self._active):
             self.core.crashed(name, why)
             self.came_to_rest(name, "paused", why)
         self._write_end(why)
         self.ended = True
+        self._room.withdraw()
 
     def _write_end(self, interrupted: str) -> bool:
         """Write the end and let go of the journal; whether that could be done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from statistics import median
 from typing import Any
 
 from schedulers.ledger import KEPT_CHECKPOINTS, Ledger
@@ -12,6 +13,12 @@ from schedulers.search_record import CheckpointRecord, Kind, LostCheckpoint, Sea
 from schedulers.standing import Standing
 
 _KEPT_BOOTS = 10
+
+
+def _known(made: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a class has fields for: an earlier version may have written others."""
+    names = {key.name for key in fields(made)}
+    return {name: value for name, value in data.items() if name in names}
 
 
 @dataclass
@@ -194,7 +201,7 @@ class SweepState:
 
     def _go_back(self, search: SearchRecord, epochs: int) -> None:
         """Have a search stand where it stood after so many epochs."""
-        search.trained_device_seconds *= min(1.0, epochs / max(1, search.epochs))
+        search.paid_elsewhere *= min(1.0, epochs / max(1, search.epochs))
         search.epochs = epochs
 
     def _start_slice(self, search: SearchRecord, record: Mapping[str, Any]) -> None:
@@ -232,10 +239,11 @@ class SweepState:
         search.device, search.price = device or search.device, price
         search.epoch_seconds = [*search.epoch_seconds, seconds][-3:]
         search.slowest_seconds = max(search.slowest_seconds, seconds)
-        cost = seconds * (1.0 if price is None else price)
-        search.trained_device_seconds += cost
+        paid = 1.0 if price is None else price
         if self.plan_device in ("", search.device):
-            search.epoch_device_seconds = cost
+            search.epoch_device_seconds = median(search.epoch_seconds) * paid
+        else:
+            search.paid_elsewhere += seconds * paid - (search.epoch_device_seconds or self.epoch_device_seconds or 0.0)
 
     def better(self, value: float, than: float | None) -> bool:
         """Whether a value beats another (None: there is none yet) under the sweep's mode."""
@@ -314,5 +322,7 @@ class SweepState:
             lost = [LostCheckpoint(**gone) for gone in told.get("lost_checkpoints", ())]
             curve = [(int(at), float(value)) for at, value in told["curve"]]
             rebuilt = {**kept, "remains": remains, "lost_checkpoints": lost, "curve": curve}
-            searches[name] = SearchRecord(**{**told, **rebuilt})
+            searches[name] = SearchRecord(**_known(SearchRecord, {**told, **rebuilt}))
+        boots = {"boots": [data["boot_seconds"]]} if data.get("boot_seconds") is not None else {}
+        data = _known(cls, {**boots, **data})
         return cls(**{**data, "ledger": Ledger.from_json(data["ledger"]), "searches": searches})

@@ -197,6 +197,18 @@ class TestAsking:
         assert asker.ask(slow, patience=0.05) == 1
         assert len(asked) == 1
 
+    def test_it_is_asked_anew_where_only_the_present_counts(self) -> None:
+        asker, seconds = Asker[int](), iter([0.3, 0.0])
+
+        def answer() -> int:
+            took = next(seconds)
+            time.sleep(took)
+            return round(10 * took)
+
+        assert asker.ask(answer, patience=0.05, late=False) is None
+        time.sleep(0.4)
+        assert asker.ask(answer, patience=0.5, late=False) == 0
+
     def room(self, monkeypatch: pytest.MonkeyPatch, fails: int) -> tuple[ClusterRoom, SimulatedClock, list[int]]:
         asked: list[int] = []
 

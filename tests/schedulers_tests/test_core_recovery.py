@@ -189,6 +189,16 @@ class TestMeasuring:
             assert sweep.core.book(Slice(name, 1, None, "measure"), search, offer[1], None) > 0
         assert sweep.state.ledger.granted <= budget + 1e-6
 
+    @pytest.mark.parametrize("slots", [1, 2, 4])
+    def test_first_grants_of_a_small_budget_are_all_of_it(self, slots: int) -> None:
+        sweep = Sweep(100.0 * slots, allocator=AsyncHalving(), slice_told=True, horizon_told=True)
+        for index in range(slots):
+            offer = sweep.core.next_slice(slots, [f"t{busy}" for busy in range(index)], [])
+            assert offer is not None
+            sweep.core.book(offer[0], sweep.core.add_search(f"t{index}", {}), offer[1], None)
+        granted = [grant.amount for grant in sweep.state.ledger.grants.values()]
+        assert granted == pytest.approx([100.0] * slots)
+
     def test_after_a_failure_the_next_is_twice_as_large(self) -> None:
         sweep = Sweep(budget=86_400.0)
         amounts = []

@@ -62,7 +62,7 @@ class TestPrices:
 def planned(epochs: int, seconds: float, device: str, wall_seconds_left: float = 1000.0, **more: Any) -> int | None:
     """The horizon of a search after so many epochs, on a sweep with full searches of 40 epochs of 1 device-second."""
     state = SweepState(epoch_device_seconds=1.0, full_horizon=40, plan_device="A100")
-    known = {"horizon": 40, "epoch_seconds": [9.0, seconds], "device": device, "trained_device_seconds": epochs, **more}
+    known = {"horizon": 40, "epoch_seconds": [9.0, seconds], "device": device, **more}
     search = SearchRecord("a", 0, {}, epochs=epochs, **known)
     return full_on_device(search, state, price=0.5, wall_seconds_left=wall_seconds_left)
 
@@ -74,8 +74,8 @@ class TestHorizons:
         assert planned(39, 40.0, "T4", epoch_seconds=[40.0]) == 40, "one more epoch is always ahead"
 
     def test_what_its_own_epochs_cost_before_counts_where_it_is_known(self) -> None:
-        assert planned(10, 4.0, "T4", epoch_device_seconds=2.0, trained_device_seconds=20.0) == 40
-        assert planned(10, 4.0, "T4", epoch_device_seconds=0.5, trained_device_seconds=5.0) == 10 + 7
+        assert planned(10, 4.0, "T4", epoch_device_seconds=2.0) == 40
+        assert planned(10, 4.0, "T4", epoch_device_seconds=0.5) == 10 + 7
 
     def test_equal_or_cheaper_devices_change_nothing(self) -> None:
         assert planned(10, 2.0, "T4") == 40
@@ -86,15 +86,15 @@ class TestHorizons:
         on_a_t4: dict[str, Any] = {"planned_on": "T4", "full": 25, "horizon": 25}
         assert planned(10, 2.0, "A100", **on_a_t4) == 10 + 30
         assert planned(10, 4.0, "T4", **on_a_t4) is None, "once for each device"
-        dear = {**on_a_t4, "epoch_device_seconds": 1.0, "trained_device_seconds": 8 * 1.0 + 4 * 2.0}
+        dear = {**on_a_t4, "epoch_device_seconds": 1.0, "paid_elsewhere": 4.0}
         assert planned(12, 2.0, "A100", **dear) == 12 + 24, "what it paid elsewhere it does not get back"
 
     def test_a_visit_to_a_cheaper_device_costs_no_epochs(self) -> None:
-        back: dict[str, Any] = {"planned_on": "T4", "full": 40, "trained_device_seconds": 10 + 10 * 0.75}
+        back: dict[str, Any] = {"planned_on": "T4", "full": 40, "paid_elsewhere": -2.5}
         assert planned(20, 2.0, "A100", **back) == 40
 
     def test_what_epochs_cost_on_a_third_device_is_compared_with_the_plan(self) -> None:
-        moved: dict[str, Any] = {"planned_on": "T4", "full": 25, "horizon": 25, "trained_device_seconds": 10 + 2.0}
+        moved: dict[str, Any] = {"planned_on": "T4", "full": 25, "horizon": 25, "paid_elsewhere": 1.0}
         assert planned(11, 2.0, "H100", **moved) == 40
         assert planned(11, 4.0, "H100", **moved) == 11 + 14
 
@@ -127,10 +127,10 @@ class TestHorizons:
             told = {"value": 0.5, "training_iteration": epochs, "time_this_iter_s": 4.0}
             assert sweep.core.report("a", told, False, "T4") == "continue"
         search = sweep.search()
-        # 40 device-seconds less 1 and 8: 31 are ahead, at 4 for each epoch.
+        # 37 epochs of a device-second are ahead, less 6 that the first two cost more here; now one costs 4.
         assert (search.horizon, search.full, search.target) == (3 + 7, 3 + 7, 3 + 7)
         assert search.epoch_seconds == [4.0, 4.0], "what was measured elsewhere is not mixed in"
-        assert (search.epoch_device_seconds, search.trained_device_seconds) == (1.0, 9.0)
+        assert (search.epoch_device_seconds, search.paid_elsewhere) == (1.0, 6.0)
         replayed = SweepState.from_json(sweep.state.to_json())
         assert replayed.searches["a"] == search
         assert SweepState.replay(None, sweep.book.records) == sweep.state

@@ -82,6 +82,15 @@ def test_halving_stays_within_any_budget_and_leaves_less_than_another_slice(worl
         assert state.ledger.spent >= 0.95 * budget
 
 
+@pytest.mark.parametrize(
+    ("slots", "budget", "epoch", "epochs"), [(1, 130.0, 60.0, 1), (1, 150.0, 55.0, 2), (2, 240.0, 70.0, 2)]
+)
+def test_a_small_budget_is_spent_on_what_it_can_do(slots: int, budget: float, epoch: float, epochs: int) -> None:
+    world = World(slots=slots, epoch=epoch, jitter=0.0, boot_seconds=10.0, told=False, max_t=27)
+    state = Simulation(world, budget, halving(world)).run()
+    assert (state.end, sum(search.epochs for search in state.searches.values())) == ("finished", epochs)
+
+
 @settings(max_examples=30, deadline=None)
 @given(WORLDS, st.floats(0.1, 25.0))
 def test_equal_shares_stay_within_any_budget(world: World, lumps: float) -> None:

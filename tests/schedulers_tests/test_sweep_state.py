@@ -109,6 +109,15 @@ def test_a_snapshot_anywhere_and_the_rest_give_the_same_state(at: int) -> None:
     assert SweepState.replay(json.loads(text), STORY[at:]) == SweepState.replay(None, STORY)
 
 
+def test_a_snapshot_of_an_earlier_version_is_read() -> None:
+    state = SweepState.replay(None, STORY)
+    snapshot = state.to_json()
+    snapshot["boot_seconds"] = snapshot.pop("boots")[0]
+    for told in snapshot["searches"].values():
+        told["epoch_device_seconds_before"] = None
+    assert SweepState.from_json(snapshot) == state
+
+
 def test_a_snapshot_does_not_change_with_the_state() -> None:
     state = SweepState.replay(None, STORY[:12])
     snapshot = state.to_json()
