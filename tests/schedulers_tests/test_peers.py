@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
 
@@ -84,6 +85,17 @@ def test_hyperband_runs_brackets_of_rays_sizes() -> None:
     for bracket in (searches[4:10], searches[10:22]):
         at_first_rung = sorted(bracket, key=lambda search: dict(search.curve)[min(s.epochs for s in bracket)])
         assert {search.epochs for search in at_first_rung[: len(bracket) * 2 // 3]} == {min(s.epochs for s in bracket)}
+
+
+def test_a_bracket_of_hyperband_goes_on_without_those_that_end_early() -> None:
+    made = made_table(rows=120, epochs=27)
+    curves = [curve[:2] if row % 4 == 0 else curve for row, curve in enumerate(made.curves)]
+    state = swept(replace(made, curves=curves), HyperBand(27), full_trainings=20, slots=2)
+    whole = [search for search in state.searches.values() if search.epochs == 27]
+    short = [search for search in state.searches.values() if len(curves[search.config["row"]]) == 2]
+    assert len(whole) >= 5
+    assert all(search.epochs <= 2 for search in short)
+    assert sum(search.state == "finished" for search in short) > len(short) / 2
 
 
 @pytest.mark.parametrize("peer", [AshaStopping, HyperBand, MedianStopping, FirstComeFirstServed])
