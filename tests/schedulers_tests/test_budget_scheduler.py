@@ -160,7 +160,7 @@ def test_a_function_that_never_saves_is_never_paused_and_that_is_said_once(
 ) -> None:
     # The first is the best, so that it goes on and those behind do not; the last ones of a grid always do.
     space = {"every": 0, "x": [0.9, 0.5, 0.4, 0.3, 0.2, 0.1]}
-    state = replace(script, budget="60 cpu-seconds", model="function", space=space).run()
+    state = replace(script, budget="240 cpu-seconds", model="function", space=space).run()
     check_accounts(state)
     assert state.end == "finished"
     assert states(state) == {"finished"}
