@@ -71,9 +71,9 @@ def simulate(
             raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
     read = [read_model(path) if path.suffix == ".json" else read_curve_table(path, mode) for path in tables]
     stems = Counter(path.stem for path in tables)
-    for path, one in zip(tables, read, strict=True):
+    for place, (path, one) in enumerate(zip(tables, read, strict=True)):
         if stems[path.stem] > 1 and isinstance(one, CurveTable):
-            read[read.index(one)] = replace(one, name=f"{path.absolute().parent.name}/{one.name}")
+            read[place] = replace(one, name=f"{path.absolute().parent.name}/{one.name}")
     if full_trainings is not None and budget is None:
         bought = full_trainings
     elif budget is not None and full_trainings is None:
