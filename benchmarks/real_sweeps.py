@@ -191,6 +191,8 @@ def run_ours(config: SweepConfig) -> dict[str, Any]:
     """A sweep under this scheduler."""
     sweep = run_sweep(config)
     state = sweep.state
+    if state.end != "finished":
+        raise SystemExit(f"the sweep is {state.end}: it is not recorded")
     seen, spent = [], 0.0
     for record in sweep.records():
         if record["event"] == "charge":

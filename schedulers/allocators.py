@@ -13,6 +13,9 @@ from schedulers.search_record import SearchRecord
 ENDGAME_START = 0.4
 """The endgame begins when the wall-clock left falls below this share of one full search."""
 
+_FULL_SEARCHES = 3
+"""If the budget does not buy so many full searches, the endgame begins as if they were as long as it does."""
+
 SLICE_SHARE = 0.25
 """Share of the full horizon that a slice runs where no rung ends it."""
 
@@ -64,7 +67,7 @@ class AsyncHalving(Allocator):
 
     A search runs from rung to rung. At a rung it goes on if it is among the best ``1 / eta`` of those that have been
     there; else it is paused, and goes on later if enough worse ones have come by. The rule for the end (no new search;
-    the best ones finish, each annealing over just what its slot can still run) is ours.
+    as many of the best ones go on as the budget can finish, the last of them annealing over just what is left) is ours.
 
     Args:
         fractions: Rungs as shares of the full horizon, where a horizon is told.
@@ -110,6 +113,8 @@ class AsyncHalving(Allocator):
         self._fixed = None if rungs is None else sorted(rungs)
         self._best: dict[str, float] = {}
         self._at: dict[int, Ranking] = {}
+        self._unended: dict[str, SearchRecord] = {}
+        self._by_best = Ranking()
         self._resting: dict[str, SearchRecord] = {}
         self._ranked = Ranking()
         self._resting_at: dict[int, Ranking] = {}
@@ -127,6 +132,8 @@ class AsyncHalving(Allocator):
         self._best[search.id] = max(value, self._best.get(search.id, -math.inf))
         if self._leader is None or value > self._best[self._leader]:
             self._leader = search.id
+        if search.id in self._unended:
+            self._by_best.put(search.id, self._best[search.id], search.index)
         if self._horizon is not None and epochs not in self._rungs:
             return
         entered = self._at.setdefault(epochs, Ranking())
@@ -139,6 +146,11 @@ class AsyncHalving(Allocator):
         if self._resting.pop(name, None) is not None:
             self._ranked.drop(name)
             self._resting_at[self._filed_at.pop(name)].drop(name)
+        if search.state in ("running", "paused"):
+            self._unended[name] = search
+            self._by_best.put(name, best, search.index)
+        elif self._unended.pop(name, None) is not None:
+            self._by_best.drop(name)
         if search.state == "paused":
             at = self._border_of(search)
             score = self._at[at].score(name) if name in self._at.get(at, ()) else best
@@ -222,31 +234,40 @@ class AsyncHalving(Allocator):
         assert self._horizon is not None, "the endgame is asked for before a horizon is known"
         if epoch is None or not self._has_endgame:
             return False
-        # A foreign Trainable's full search may be longer than anything that the budget buys.
-        full_search = min(self._horizon * epoch, sweep.budget / sweep.burn_rate)
+        full_search = min(self._horizon * epoch, sweep.budget / sweep.devices / _FULL_SEARCHES)
         return sweep.wall_seconds_left < ENDGAME_START * full_search
 
     def _endgame(self, sweep: SweepView) -> Slice | None:
-        """The best unfinished search that can still do an epoch; its horizon becomes what its slot can run.
+        """The best of the unfinished searches that the budget can finish; one that it cannot has what is left.
 
-        That is never more than it was, unless no new search can be had and there is a slot for each one that is left.
+        Slots for which there is none stay empty: what they would spend is what the better ones need. A horizon becomes
+        what a search can still come to, and is never more than it was, unless no new search can be had and there is a
+        slot for each one that is left.
         """
         full = sweep.full_horizon
         assert full is not None, "the endgame begins after the plan"
         replan = sweep.horizon_told and self._replan
         alone = replan and not sweep.more_searches and sweep.unfinished <= sweep.slots
-        any_waits = False
-        for search in islice(self._unfinished(self._ranked, sweep, growing=alone), _CANDIDATES):
-            any_waits, whole = True, search.horizon or sweep.full_of(search)
-            wall_seconds = sweep.share_seconds(search) if alone else sweep.wall_seconds_left
-            # At least one epoch: what is left may be too little for every slot, and still enough for this one.
-            within = max(1, sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN))
-            most = within if alone else min(within, whole - search.epochs)
-            reach, epochs = _reach(most, math.ceil(SLICE_SHARE * full), sweep.affordable(search))
-            if epochs >= 1:
-                return Slice(search.id, epochs, search.epochs + reach if replan else whole, "endgame")
-        reach = min(full, sweep.affordable(None))
-        if not any_waits and sweep.more_searches and reach >= min(2, full):
+        longest, left, unfit = math.ceil(SLICE_SHARE * full), sweep.budget - sweep.spent, 0
+        for search in map(self._unended.__getitem__, self._by_best):
+            if left <= 0 or unfit == _CANDIDATES:
+                return None
+            whole, price = search.horizon or sweep.full_of(search), sweep.price_of(search)
+            wall_seconds = min(left / price, sweep.deadline_seconds)
+            most = min(sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN), whole - search.epochs)
+            if alone and (search.horizon is None or search.epochs < search.horizon):
+                most = max(most, sweep.epochs_within(search, sweep.share_seconds(search), _REPLAN_MARGIN))
+            if most < 1:
+                unfit += 1
+                continue
+            if search in sweep.waiting:
+                reach, epochs = _reach(most, longest, sweep.affordable(search))
+                if epochs >= 1:
+                    return Slice(search.id, epochs, search.epochs + reach if replan else whole, "endgame")
+            left -= (_REPLAN_MARGIN * most * (sweep.epoch_of(search) or 0.0) + sweep.overhead_seconds) * price
+        wall_seconds = min(left / sweep.devices, sweep.deadline_seconds)
+        reach = min(full, sweep.epochs_within(None, wall_seconds, _REPLAN_MARGIN), sweep.affordable(None))
+        if not sweep.waiting and sweep.more_searches and reach >= min(2, full):
             return Slice(None, reach, reach if replan else full, "endgame")
         return None
 

@@ -236,16 +236,28 @@ class TestEndgame:
         assert piece is not None
         assert piece.search == "t1"
 
-    def test_slots_share_the_rest_of_the_wall_clock(self) -> None:
+    def test_slots_for_which_the_budget_does_not_suffice_stay_empty(self) -> None:
         allocator = AsyncHalving()
-        observe(allocator, 8, 0.5)
-        two = endgame(12.0, slots=2, overhead_seconds=0.0)
-        assert ask(allocator, search(0, 8), **two) == Slice("t0", 4, 13, "endgame"), "12 device-seconds, 6 seconds"
+        observe(allocator, 8, 0.5, 0.4)
+        best, other = search(0, 8), search(1, 8)
+        two = endgame(12.5, slots=2, overhead_seconds=0.0)
+        assert ask(allocator, best, other, **two) == Slice("t0", 4, 16, "endgame"), "it can be finished"
+        allocator.moved(replace(best, state="running"))
+        assert ask(allocator, other, **two) == Slice("t1", 3, 11, "endgame"), "4.1 s are left when the best has ended"
+        assert ask(allocator, other, **{**two, "spent": 991.0}) is None, "the best one needs what is left"
+
+    def test_without_new_searches_what_no_other_needs_makes_horizons_longer(self) -> None:
+        allocator = AsyncHalving()
+        observe(allocator, 8, 0.5, 0.4)
+        last = {"more_searches": False, "slots": 2, "overhead_seconds": 0.0}
+        best, other = search(0, 8), search(1, 8)
+        assert ask(allocator, best, other, **endgame(42.5), **last) == Slice("t0", 4, 28, "endgame"), "half for each"
+        assert ask(allocator, best, other, **endgame(9.0), **last) == Slice("t0", 4, 16, "endgame"), "it is finished"
 
     def test_a_rest_too_small_for_every_slot_is_spent_in_one(self) -> None:
         allocator = AsyncHalving()
         observe(allocator, 8, 0.5)
-        assert ask(allocator, search(0, 8), **endgame(6.0, slots=4)) == Slice("t0", 1, 9, "endgame")
+        assert ask(allocator, search(0, 8), **endgame(6.0, slots=4)) == Slice("t0", 2, 10, "endgame")
 
     def test_it_ends_when_no_epoch_fits(self) -> None:
         allocator = AsyncHalving()
@@ -256,14 +268,23 @@ class TestEndgame:
         assert ask(AsyncHalving(), **endgame(6.0)) == Slice(None, 2, 2, "endgame")
         assert ask(AsyncHalving(), **endgame(5.0)) is None, "one epoch at p = 1 finds nothing"
 
+    def test_with_nothing_to_finish_no_more_searches_begin_than_the_budget_can_finish(self) -> None:
+        allocator = AsyncHalving()
+        many = endgame(20.0, slots=8, overhead_seconds=0.0)
+        assert ask(allocator, **many) == Slice(None, 16, 16, "endgame")
+        allocator.moved(search(0, state="running"))
+        assert ask(allocator, **many) == Slice(None, 3, 3, "endgame")
+        allocator.moved(search(1, 1, horizon=3, state="running"))
+        assert ask(allocator, **many) is None
+
     def test_a_full_search_longer_than_the_budget_does_not_begin_it_at_once(self) -> None:
-        foreign = {"budget": 50.0, "full_horizon": 1000, "horizon_told": False}
+        foreign = {"budget": 60.0, "full_horizon": 1000, "horizon_told": False}
         allocator = AsyncHalving(rungs=[1, 4], continue_at_once=False)
         observe(allocator, 1, 0.5)
-        piece = ask(allocator, search(0, 1, 1000), **foreign, spent=20.0, free=30.0)
+        piece = ask(allocator, search(0, 1, 1000), **foreign, spent=51.0, free=9.0)
         assert piece == Slice(None, 1, 1000, "new")
-        piece = ask(allocator, search(0, 1, 1000), **foreign, spent=31.0, free=19.0)
-        assert piece == Slice("t0", 14, 1000, "endgame")
+        piece = ask(allocator, search(0, 1, 1000), **foreign, spent=53.0, free=7.0)
+        assert piece == Slice("t0", 3, 1000, "endgame")
 
 
 class TestLeader:

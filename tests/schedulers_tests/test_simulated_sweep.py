@@ -196,7 +196,9 @@ def test_a_month_is_charged_in_full() -> None:
     world = World(epoch=7_200.0, boot_seconds=60.0, save_seconds=30.0, slots=2)
     state = Simulation(world, 2 * month, AsyncHalving()).run()
     assert 0.99 * 2 * month <= state.ledger.spent <= 2 * month
-    assert state.last_time - state.first_time == pytest.approx(month, rel=0.02)
+    full_search = 2 * month / 8
+    late = state.last_time - state.first_time - month
+    assert -0.02 * month < late < 0.4 * full_search, "in the endgame a slot may have nothing to do"
 
 
 @pytest.mark.parametrize("seed", [0, 2])
