@@ -141,7 +141,12 @@ def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
         pace = statistics.median(1.0 / run["decision_seconds"] for run in of)
         whole.add_row(*row, f"{PER_CENT * statistics.fmean(run['budget_used'] for run in of):.1f} %", f"{pace:,.0f}")
     console.print(whole)
-    for measure, words in (("final_regret", "final regret"), ("anytime_regret", "regret over time")):
+    words_of = {
+        "final_regret": "final regret",
+        "anytime_regret": "regret over time",
+        "wall_clock": "wall-clock x slots / budget",
+    }
+    for measure, words in words_of.items():
         shown = _table(words, *(f"{budget:g} x {slots}" for budget, slots in cells))
         for allocator in allocators:
             shown.add_row(allocator, *(f"{_mean(values(allocator, cell, measure)):.3f}" for cell in cells))

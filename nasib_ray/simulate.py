@@ -97,6 +97,8 @@ class SimulatedRun(Setting):
     Attributes:
         budget_device_seconds: The budget.
         budget_used: The share of it that was spent; never above 1.
+        wall_clock: How long the sweep took, over what the budget lasts with all slots running. Above 1 where slots were
+            empty, as when they wait for the last searches.
         regrets: At equally spaced points of the budget, the last of them its end; in [0, 1].
         trials: How many were begun.
         preemptions: How many processes were taken away.
@@ -106,6 +108,7 @@ class SimulatedRun(Setting):
 
     budget_device_seconds: float
     budget_used: float
+    wall_clock: float
     regrets: Sequence[float]
     trials: int
     preemptions: int
@@ -225,6 +228,7 @@ def simulate(benchmark: Benchmark, setting: Setting, allocator: Allocator | None
         **{key.name: getattr(setting, key.name) for key in fields(setting)},
         budget_device_seconds=setting.budget * benchmark.max_t * benchmark.epoch_device_seconds,
         budget_used=state.ledger.spent / budget.device_seconds,
+        wall_clock=(state.last_time - state.first_time) * setting.slots / budget.device_seconds,
         regrets=benchmark.regrets(simulator.best, budget.device_seconds),
         trials=len(state.searches),
         preemptions=simulator.preemptions,

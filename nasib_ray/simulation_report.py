@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from nasib_ray.simulate import SimulatedRun
@@ -15,9 +18,15 @@ from nasib_ray.tables import Signs, bare_table
 
 _RESAMPLED = 2000
 _WIDTH = 12
+_UNBOUNDED = 1000
+_OVER_THE_BUDGET = "over the budget"
+_WALL = "wall: how long the sweep took, over what the budget lasts with all slots running"
 
 Cell = tuple[float, int]
 """A budget in full trainings, and slots."""
+
+Column = tuple[str, Sequence[str]]
+"""A heading and what stands below it."""
 
 
 def bootstrap(of: Mapping[str, Sequence[float]]) -> tuple[float, float]:
@@ -37,7 +46,10 @@ def bootstrap(of: Mapping[str, Sequence[float]]) -> tuple[float, float]:
 
 
 def simulation_report(console: Console, runs: Sequence[SimulatedRun]) -> None:
-    """Print a table for each budget and number of slots, every allocator compared with the first one."""
+    """Print a table for each budget and number of slots, every allocator compared with the first one.
+
+    Where the console is too narrow for it, it is printed in two parts.
+    """
     signs = Signs.of(console)
     for (budget, slots), cell in _cells(runs).items():
         first, *_ = allocators = list(dict.fromkeys(run.allocator for run in cell))
@@ -45,28 +57,49 @@ def simulation_report(console: Console, runs: Sequence[SimulatedRun]) -> None:
         counted = f"{tables} table{'s' * (tables > 1)}, {seeds} seed{'s' * (seeds > 1)}"
         bought = f"{budget:g} full trainings, {slots} slot{'s' * (slots > 1)}"
         console.print(f"\nregret; {bought}; {counted}; 95% of the differences to {first}", highlight=False)
-        shown = bare_table(signs)
-        shown.add_column("allocator", no_wrap=True)
-        for heading in ("final", "difference", "over time", "difference", "used", "trials", "decisions/s"):
-            shown.add_column(heading, justify="right", no_wrap=True)
-        shown.add_column("over the budget", no_wrap=True)
-        for allocator in allocators:
-            of = [run for run in cell if run.allocator == allocator]
-            base = {(run.table, run.seed): run for run in cell if run.allocator == first}
-            columns = [allocator]
-            for measure in (_final, _anytime):
-                columns.append(f"{statistics.fmean(map(measure, of)):.3f}")
-                apart = {run.table: list[float]() for run in of}
-                for run in of:
-                    apart[run.table].append(measure(run) - measure(base[run.table, run.seed]))
-                low, high = bootstrap(apart)
-                columns.append("" if allocator == first else f"{low:+.3f} to {high:+.3f}")
-            columns.append(f"{statistics.fmean(run.budget_used for run in of):.1%}")
-            columns.append(f"{statistics.fmean(run.trials for run in of):.0f}")
-            columns.append(f"{1 / max(1e-9, statistics.median(run.decision_seconds for run in of)):,.0f}")
-            columns.append(_bars(mean_curve(of), signs.steps))
-            shown.add_row(*(Text(column) for column in columns))
-        console.print(shown)
+        each = [[run for run in cell if run.allocator == allocator] for allocator in allocators]
+        names: Column = ("allocator", allocators)
+        regrets: list[Column] = []
+        for heading, measure in (("final", _final), ("over time", _anytime)):
+            regrets.append((heading, [f"{statistics.fmean(map(measure, of)):.3f}" for of in each]))
+            regrets.append(("difference", ["", *(_difference(measure, of, each[0]) for of in each[1:])]))
+        rest: list[Column] = [
+            ("used", [f"{statistics.fmean(run.budget_used for run in of):.1%}" for of in each]),
+            ("wall", [f"{statistics.fmean(run.wall_clock for run in of):.2f}" for of in each]),
+            ("trials", [f"{statistics.fmean(run.trials for run in of):.0f}" for of in each]),
+            (
+                "decisions/s",
+                [f"{1 / max(1e-9, statistics.median(run.decision_seconds for run in of)):,.0f}" for of in each],
+            ),
+            (_OVER_THE_BUDGET, [_bars(mean_curve(of), signs.steps) for of in each]),
+        ]
+        whole = _table([names, *regrets, *rest], signs)
+        if console.measure(whole, options=console.options.update(width=_UNBOUNDED)).maximum <= console.width:
+            console.print(whole)
+        else:
+            console.print(_table([names, *regrets], signs), "", _table([names, *rest], signs))
+    console.print(_WALL, style="dim", highlight=False)
+
+
+def _table(columns: Sequence[Column], signs: Signs) -> Table:
+    table = bare_table(signs)
+    for heading, _ in columns:
+        side: Literal["left", "right"] = "left" if heading in ("allocator", _OVER_THE_BUDGET) else "right"
+        table.add_column(heading, justify=side, no_wrap=True, overflow=signs.overflow)
+    for row in zip(*(cells for _, cells in columns), strict=True):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _difference(
+    measure: Callable[[SimulatedRun], float], ours: Sequence[SimulatedRun], to: Sequence[SimulatedRun]
+) -> str:
+    """95% of the difference of two allocators on the same tables and seeds."""
+    base, apart = {(run.table, run.seed): measure(run) for run in to}, defaultdict[str, list[float]](list)
+    for run in ours:
+        apart[run.table].append(measure(run) - base[run.table, run.seed])
+    low, high = bootstrap(apart)
+    return f"{low:+.3f} to {high:+.3f}"
 
 
 def mean_curve(runs: Sequence[SimulatedRun]) -> list[float]:
