@@ -2,6 +2,7 @@
 
     python benchmarks/horizon_model.py fit benchmarks/results/nasib-curves-digits.jsonl
     python benchmarks/horizon_model.py variants benchmarks/results/nasib-model-*.json
+    python benchmarks/horizon_model.py slots benchmarks/results/nasib-model-*.json
 
 `fit` estimates `nasib_ray.horizon_model.HorizonModel` by maximum likelihood from the records of nasib_curves.py, once
 for the objective and once for the accuracy with shared weights, writes both models into benchmarks/results, and prints
@@ -10,6 +11,9 @@ how well a fit to the searches of one horizon foretells those whose horizon chan
 `variants` simulates sweeps over models (budgets of 10 and 30 full searches, 1, 4 and 16 slots) under variants of
 asynchronous halving: other rungs, another share that goes on, no endgame. `allocators.py tables` compares the default
 with other allocators.
+
+`slots` simulates what becomes of a budget of 8 full searches on more slots than that, with whole horizons and with such
+as one slot can run while all of them do.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import os
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
@@ -39,6 +43,7 @@ from nasib_ray.horizon_model import Course, HorizonModel, read_model
 from nasib_ray.simulate import Setting, simulate
 from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving
+from schedulers.workload import Benchmark, Workload
 
 RESULTS = Path(__file__).parent / "results"
 MEASURES = {"objective": "curve", "accuracy": "val_accuracy"}
@@ -46,6 +51,7 @@ MEASURES = {"objective": "curve", "accuracy": "val_accuracy"}
 
 RUNGS = ((0.25, 0.5), (0.1, 0.3), (0.1, 0.4), (0.0625, 0.25), (0.05, 0.2), (0.05, 0.1, 0.4))
 AXES = {"k": "k", "lambda": "lambda_"}
+SEARCHES, MANY_SLOTS = 8, (8, 16, 32, 64)
 EPOCH_SECONDS = 600.0
 """Of the models, as of tables that do not tell: what was measured is small, and has epochs of seconds."""
 
@@ -254,6 +260,51 @@ def report_variants(models: Sequence[HorizonModel], seeds: int, jobs: int, conso
     console.print(table)
 
 
+class CutShort(Benchmark):
+    """A model whose full searches are shorter; what they come to is judged by the model's own."""
+
+    def __init__(self, model: HorizonModel, horizon: int) -> None:
+        self.name, self.mode, self.horizon_told = model.name, model.mode, model.horizon_told
+        self.epoch_device_seconds = model.epoch_device_seconds
+        self._model, self._horizon = model, horizon
+
+    @property
+    def max_t(self) -> int:
+        """The shorter horizon."""
+        return self._horizon
+
+    def workload(self, seed: int) -> Workload:
+        """The model's."""
+        return self._model.workload(seed)
+
+    def regret(self, value: float | None) -> float:
+        """The model's."""
+        return self._model.regret(value)
+
+
+def report_slots(models: Sequence[HorizonModel], seeds: int, console: Console) -> None:
+    """Print final regret and wall-clock of one budget on more and more slots."""
+    table = Table(
+        box=None, header_style="bold", title=f"final regret (wall-clock); {seeds} seeds", title_justify="left"
+    )
+    table.add_column("slots: horizons")
+    for heading in ("mean", *(model.name for model in models)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for slots, cut in product(MANY_SLOTS, (True, False)):
+        row = []
+        for model in models:
+            horizon = max(2, round(model.max_t * SEARCHES / slots)) if cut else model.max_t
+            setting = Setting(model.name, "async-halving", SEARCHES * model.max_t / horizon, slots, 0)
+            runs = [simulate(CutShort(model, horizon), replace(setting, seed=seed)) for seed in range(seeds)]
+            lasts = statistics.fmean(run.wall_clock for run in runs) * SEARCHES / slots
+            row.append((statistics.fmean(run.final_regret for run in runs), lasts))
+        row.insert(0, (statistics.fmean(final for final, _ in row), statistics.fmean(lasts for _, lasts in row)))
+        cells = (f"{final:.3f} ({lasts:.2f})" for final, lasts in row)
+        table.add_row(f"{slots}: {f'{SEARCHES}/{slots} of the whole' if cut else 'whole'}", *cells)
+    console.print(table)
+    console.print("wall-clock: in full searches, one after the other")
+
+
 def main() -> None:
     """Fit, or simulate variants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -264,10 +315,16 @@ def main() -> None:
     of_variants.add_argument("model", type=Path, nargs="+")
     of_variants.add_argument("--seeds", type=int, default=20)
     of_variants.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    of_slots = parts.add_parser("slots")
+    of_slots.add_argument("model", type=Path, nargs="+")
+    of_slots.add_argument("--seeds", type=int, default=20)
     options = parser.parse_args()
     if options.part == "variants":
         models = [read_model(file) for file in options.model]
         report_variants(models, options.seeds, options.jobs, Console(width=190))
+        return
+    if options.part == "slots":
+        report_slots([read_model(file) for file in options.model], options.seeds, Console(width=150))
         return
     for file in options.curves:
         setup = file.stem.rpartition("-")[2]

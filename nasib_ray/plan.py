@@ -17,7 +17,7 @@ from rich.table import Table
 
 from nasib_ray.config import SweepConfig
 from schedulers.allocation import SLICE_MARGIN, planned_horizon
-from schedulers.allocators import rungs_of_horizon
+from schedulers.allocators import ENDGAME_START, rungs_of_horizon
 from schedulers.budget import Budget, format_device_seconds
 from schedulers.ledger import KEPT_CHECKPOINTS
 from schedulers.rules import Rules
@@ -70,7 +70,8 @@ class Plan:
         begun: About how many searches will be begun, if one in eta goes on at every rung.
         rungs: Epochs at which searches are compared.
         selection: Device-seconds that are kept for the selection, and how many networks compete in it.
-        wall_seconds: How long the budget keeps all slots running.
+        wall_seconds: How long the sweep takes, at least and at most: as long as the budget keeps all slots running, and
+            until the last search that began by then can have ended.
         disk_bytes: What the checkpoints of all searches take without a bound, the next ones included.
         max_storage: What they may take, in bytes; None: no bound.
         price: Money for the whole budget, if a price is set.
@@ -86,7 +87,7 @@ class Plan:
     begun: int
     rungs: list[int]
     selection: tuple[float, int]
-    wall_seconds: float
+    wall_seconds: tuple[float, float]
     disk_bytes: int
     max_storage: int | None
     price: float | None
@@ -123,18 +124,25 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     if bound is not None and bound < room:
         raise ValueError(told_too_small(bound, measured.checkpoint_bytes, slots))
     kept = 0.0
-    usable = min(budget.device_seconds, _seconds_to(config.deadline) * slots * devices)
+    until = _seconds_to(config.deadline)
+    usable = min(budget.device_seconds, until * slots * devices)
     if config.finalists:
         share, finalists = config.selection_share, config.finalists
         kept = kept_back(usable, share, finalists, measured.epoch_seconds, devices)
     for_searches = usable - kept
     of_a_search = allocator_of(config).comparisons * SLICE_MARGIN * beside
-    horizon = planned_horizon(for_searches, boots, config.searches, slots, epoch, of_a_search)
+    in_time = (until - kept / (slots * devices)) * devices
+    horizon = planned_horizon(for_searches, boots, config.searches, epoch, of_a_search, in_time)
     epochs = (for_searches - boots) / epoch
     rungs = [] if config.allocator == "equal-share" else rungs_of_horizon(horizon, config.rungs)
     begun = max(1, round(epochs / _epochs_of_one(horizon, rungs, config.eta)))
+    soonest, full_search = usable / (slots * devices), horizon * measured.epoch_seconds + of_a_search / devices
+    latest = max(0.0, soonest - ENDGAME_START * full_search) + full_search
     if config.allocator == "equal-share":
         begun = config.searches
+        latest = soonest = math.ceil(begun / slots) * usable / (begun * devices)
+    if slots == 1:
+        latest = soonest
     return Plan(
         budget=budget,
         devices=devices,
@@ -145,7 +153,7 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
         begun=begun,
         rungs=rungs,
         selection=(kept, config.finalists),
-        wall_seconds=usable / (slots * devices),
+        wall_seconds=(soonest, min(until, latest)),
         disk_bytes=measured.checkpoint_bytes * (KEPT_CHECKPOINTS * begun + slots),
         max_storage=config.max_storage,
         price=None if config.price_per_hour is None else config.price_per_hour * budget.device_seconds / 3600,
@@ -235,7 +243,7 @@ def plan_report(console: Console, plan: Plan) -> None:
         "full search": f"{plan.horizon} epochs; the budget buys {plan.full_searches} of them",
         "rungs": f"{rungs}; about {plan.begun} searches will be begun",
         **({"selection": _selection_text(plan)} if plan.selection[0] else {}),
-        "wall-clock": _duration(plan.wall_seconds) + _deadline_text(plan),
+        "wall-clock": _wall_text(*map(_duration, plan.wall_seconds)) + _deadline_text(plan),
         "memory": f"{format_size(measured.memory_bytes)} a trial, {format_size(measured.step_memory_bytes)} of it for "
         f"a batch{_estimate_text(measured.estimate)}",
         "disk": f"up to {format_size(plan.disk_bytes)} of checkpoints, {format_size(measured.checkpoint_bytes)} each",
@@ -248,10 +256,16 @@ def plan_report(console: Console, plan: Plan) -> None:
     console.print(table)
 
 
+def _wall_text(soonest: str, latest: str) -> str:
+    return (
+        soonest if soonest == latest else f"{soonest} with all trials at work; up to {latest}, as the last ones finish"
+    )
+
+
 def _deadline_text(plan: Plan) -> str:
     if plan.deadline is None:
         return ""
-    left = format_device_seconds(plan.wall_seconds * plan.slots * plan.devices, plan.budget.device)
+    left = format_device_seconds(plan.wall_seconds[0] * plan.slots * plan.devices, plan.budget.device)
     return f", until the deadline: time for {left} of the budget"
 
 

@@ -177,24 +177,28 @@ class SweepView:
         return self.full_horizon if search.full is None else search.full
 
 
-def planned_horizon(budget: float, boots: float, searches: int, slots: int, epoch: float, beside: float = 0.0) -> int:
-    """Epochs of a full search: the budget buys ``searches`` of them, but none longer than one slot can run.
+def planned_horizon(
+    budget: float, boots: float, searches: int, epoch: float, beside: float = 0.0, in_time: float = math.inf
+) -> int:
+    """Epochs of a full search: the budget buys ``searches`` of them.
+
+    More slots than that make no search shorter: the endgame has some of them finished, rather than all cut short.
 
     Args:
         budget: Device-seconds in all.
         boots: Device-seconds of it that booting takes.
         searches: How many full searches it is to buy.
-        slots: How many trials run at once.
         epoch: Device-seconds of one epoch.
         beside: Device-seconds that a full search takes beside its epochs.
+        in_time: Device-seconds that one search can hold before the deadline.
 
     Returns:
-        At least 1; at least WORTH_COMPARING, with fewer searches, if one slot can run so many.
+        At least 1; at least WORTH_COMPARING, with fewer searches, if budget and deadline allow for one of so many.
     """
-    slot_epochs, search_epochs = (
-        int(((budget - boots) / count - beside) / max(epoch, 1e-9)) for count in (slots, max(searches, slots))
+    longest, search_epochs = (
+        int((min(in_time, (budget - boots) / count) - beside) / max(epoch, 1e-9)) for count in (1, searches)
     )
-    return max(1, search_epochs, min(WORTH_COMPARING, slot_epochs))
+    return max(1, search_epochs, min(WORTH_COMPARING, longest))
 
 
 class Allocator(ABC):

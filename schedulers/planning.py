@@ -46,14 +46,12 @@ class Planning:
             return
         if search.device in ("", search.planned_on or self._state.plan_device):
             return
-        sweep = view()
-        seconds = (self._allocator.for_searches(sweep) - sweep.spent) / sweep.burn_rate
-        full = full_on_device(search, self._state, price, seconds)
+        full = full_on_device(search, self._state, price, view().deadline_seconds)
         if full is not None:
             self._append("horizon", trial=search.id, horizon=full, device=search.device)
 
     def _plan(self, search: SearchRecord, price: float, comparing: float, view: SweepView) -> None:
-        """Fix the full horizon: what the budget buys of full searches, no more than one slot can run."""
+        """Fix the full horizon: what the budget buys of full searches, no more than can be run before the deadline."""
         seconds, devices = search.epoch_seconds[-1], view.devices
         epoch = seconds * price
         horizon = self._rules.full_epochs
@@ -61,11 +59,8 @@ class Planning:
             boots = (self._state.boot_seconds or 0.0) * devices * view.slots
             beside = self._allocator.comparisons * comparing * devices
             budget = self._allocator.for_searches(view)
-            horizon = planned_horizon(budget, boots, self._rules.searches, view.slots, epoch, beside)
-            if view.burn_rate > view.slots * price:
-                # Other slots use the budget up faster than this one.
-                within = (budget - view.spent) / view.burn_rate
-                horizon = max(1, min(horizon, int(within / max(seconds, 1e-9))))
+            in_time = (view.deadline_seconds - (view.budget - budget) / view.burn_rate) * price
+            horizon = planned_horizon(budget, boots, self._rules.searches, epoch, beside, in_time)
         told = {"device": search.device} if search.device else {}
         self._append("plan", epoch_device_seconds=epoch, full_horizon=horizon, **told)
         logger.info("an epoch takes %.2f device-seconds; a full search has %d epochs", epoch, horizon)

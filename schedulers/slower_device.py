@@ -12,17 +12,17 @@ _MEASURED_EPOCHS = 2
 """The first epoch on another device may be slow, as its process is new; so many are measured, if there are so many."""
 
 
-def full_on_device(search: SearchRecord, state: SweepState, price: float, wall_seconds_left: float) -> int | None:
+def full_on_device(search: SearchRecord, state: SweepState, price: float, deadline_seconds: float) -> int | None:
     """The horizon of a full search for one that has come to another type of device, once epochs were measured there.
 
     What the rest of a full search would cost on the type that was planned for, less what it paid more elsewhere, buys
-    fewer epochs on a device where an epoch costs more; and no slot can run for longer than the budget lasts.
+    fewer epochs on a device where an epoch costs more; and none can be run after the deadline.
 
     Args:
         search: The search, a whole epoch of it just entered.
         state: The sweep, full searches planned.
         price: Device-seconds that a wall second of the search costs there.
-        wall_seconds_left: For which the rest of the budget for searches keeps all slots running.
+        deadline_seconds: Wall seconds that it may still step, by the sweep's deadline; infinite without one.
 
     Returns:
         Epochs in all, more than it has done and no more than those of the sweep. None: it is not known yet, the search
@@ -39,7 +39,7 @@ def full_on_device(search: SearchRecord, state: SweepState, price: float, wall_s
         return None
     seconds = max(search.epoch_seconds[-1], 1e-9)
     at_home = (state.full_horizon - search.epochs) * (search.epoch_device_seconds or state.epoch_device_seconds)
-    reach = max(0.0, min((at_home - search.paid_elsewhere) / (seconds * price), wall_seconds_left / seconds))
+    reach = max(0.0, min((at_home - search.paid_elsewhere) / (seconds * price), deadline_seconds / seconds))
     for alike in (full, state.full_horizon):
         ahead = alike - search.epochs
         if _ALIKE * ahead <= reach <= ahead / _ALIKE:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedulers.allocation import SLICE_MARGIN, Allocator, Slice, SweepView
+from schedulers.allocation import SLICE_MARGIN, Allocator, Slice, SweepView, planned_horizon
 from schedulers.allocators import AsyncHalving, EqualShare, geometric_rungs, halving_without_horizon, rungs_of_horizon
 from schedulers.search_record import SearchRecord, SearchStatus
 
@@ -193,6 +193,19 @@ class TestHalving:
 def endgame(left: float, **changes: Any) -> dict[str, Any]:
     """A sweep of one slot that has so many wall seconds left, all of them free."""
     return {"budget": 1000.0, "spent": 1000.0 - left, "free": left, **changes}
+
+
+class TestPlan:
+    def test_the_budget_buys_so_many_full_searches(self) -> None:
+        assert planned_horizon(800.0, 0.0, 8, 1.0) == 100
+        assert planned_horizon(800.0, 80.0, 8, 1.0) == 90, "booting costs, too"
+        assert planned_horizon(800.0, 0.0, 8, 2.0, beside=10.0) == 45
+        assert planned_horizon(800.0, 0.0, 8, 1.0, in_time=60.0) == 60, "the deadline is nearer"
+
+    def test_a_small_budget_has_fewer_searches_that_can_be_compared(self) -> None:
+        assert planned_horizon(6.0, 0.0, 8, 1.0) == 4
+        assert planned_horizon(6.0, 0.0, 8, 1.0, in_time=3.0) == 3
+        assert planned_horizon(0.5, 0.0, 8, 1.0) == 1
 
 
 class TestEndgame:

@@ -59,12 +59,12 @@ class TestPrices:
         assert (sweep.search().device, sweep.search().price) == ("T4", 0.25)
 
 
-def planned(epochs: int, seconds: float, device: str, wall_seconds_left: float = 1000.0, **more: Any) -> int | None:
+def planned(epochs: int, seconds: float, device: str, deadline_seconds: float = 1000.0, **more: Any) -> int | None:
     """The horizon of a search after so many epochs, on a sweep with full searches of 40 epochs of 1 device-second."""
     state = SweepState(epoch_device_seconds=1.0, full_horizon=40, plan_device="A100")
     known = {"horizon": 40, "epoch_seconds": [9.0, seconds], "device": device, **more}
     search = SearchRecord("a", 0, {}, epochs=epochs, **known)
-    return full_on_device(search, state, price=0.5, wall_seconds_left=wall_seconds_left)
+    return full_on_device(search, state, price=0.5, deadline_seconds=deadline_seconds)
 
 
 class TestHorizons:
@@ -110,8 +110,8 @@ class TestHorizons:
         assert planned(45, 8.0, "T4", horizon=60) is None, "an equal share's"
         assert planned(40, 8.0, "T4") is None, "it is complete"
 
-    def test_no_slot_runs_longer_than_the_budget(self) -> None:
-        assert planned(10, 2.0, "T4", wall_seconds_left=20.0) == 20
+    def test_none_is_told_more_than_it_can_do_before_the_deadline(self) -> None:
+        assert planned(10, 2.0, "T4", deadline_seconds=20.0) == 20
 
     def test_a_search_is_told_and_its_slice_ends_by_then(self) -> None:
         sweep = Sweep(budget=1000.0, horizon_told=True, slice_told=True, told_at_work=True, full_epochs=40)

@@ -163,6 +163,22 @@ def test_searches_are_compared_at_one_horizon_and_cut_only_in_the_endgame(slots:
     assert sum(search.epochs == full for search in finished) >= 2, "some searches were run in full"
 
 
+def test_more_slots_than_searches_make_none_of_them_shorter() -> None:
+    few, many = (Simulation(World(slots=slots, epoch=2.0), 4_000.0, AsyncHalving()).run() for slots in (8, 32))
+    assert few.full_horizon is not None
+    assert many.full_horizon == pytest.approx(few.full_horizon, rel=0.1)
+    whole = [search for search in many.searches.values() if search.epochs == many.full_horizon]
+    assert len(whole) >= 3, "they were run in full, on some of the slots"
+    assert many.ledger.spent > 0.95 * 4_000.0
+
+
+def test_no_search_is_longer_than_until_the_deadline() -> None:
+    world = World(slots=16, epoch=2.0, jitter=0.0, searches=4, deadline=400.0)
+    state = Simulation(world, 1e6, AsyncHalving()).run()
+    assert state.full_horizon is not None
+    assert 150 < state.full_horizon <= 200
+
+
 @pytest.mark.parametrize("limit", [1, 2, 5, 20])
 def test_a_finite_space_has_the_whole_budget_where_horizons_are_told(limit: int) -> None:
     world = World(limit=limit, epoch=2.0)
