@@ -13,9 +13,6 @@ from schedulers.search_record import SearchRecord
 ENDGAME_START = 0.4
 """The endgame begins when the wall-clock left falls below this share of one full search."""
 
-_FULL_SEARCHES = 3
-"""If the budget does not buy so many full searches, the endgame begins as if they were as long as it does."""
-
 SLICE_SHARE = 0.25
 """Share of the full horizon that a slice runs where no rung ends it."""
 
@@ -234,7 +231,8 @@ class AsyncHalving(Allocator):
         assert self._horizon is not None, "the endgame is asked for before a horizon is known"
         if epoch is None or not self._has_endgame:
             return False
-        full_search = min(self._horizon * epoch, sweep.budget / sweep.devices / _FULL_SEARCHES)
+        # A foreign Trainable's full search may be longer than anything that the budget buys.
+        full_search = min(self._horizon * epoch, sweep.budget / sweep.devices)
         return sweep.wall_seconds_left < ENDGAME_START * full_search
 
     def _endgame(self, sweep: SweepView) -> Slice | None:

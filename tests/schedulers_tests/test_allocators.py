@@ -294,10 +294,10 @@ class TestEndgame:
         foreign = {"budget": 60.0, "full_horizon": 1000, "horizon_told": False}
         allocator = AsyncHalving(rungs=[1, 4], continue_at_once=False)
         observe(allocator, 1, 0.5)
-        piece = ask(allocator, search(0, 1, 1000), **foreign, spent=51.0, free=9.0)
+        piece = ask(allocator, search(0, 1, 1000), **foreign, spent=35.0, free=25.0)
         assert piece == Slice(None, 1, 1000, "new")
-        piece = ask(allocator, search(0, 1, 1000), **foreign, spent=53.0, free=7.0)
-        assert piece == Slice("t0", 3, 1000, "endgame")
+        piece = ask(allocator, search(0, 1, 1000), **foreign, spent=37.0, free=23.0)
+        assert piece == Slice("t0", 18, 1000, "endgame")
 
 
 class TestLeader:
