@@ -185,12 +185,11 @@ class AsyncHalving(Allocator):
         for search in list(self._resting.values()):
             self.moved(search)
 
-    def _unfinished(self, names: Iterable[str], sweep: SweepView, growing: bool = False) -> Iterator[SearchRecord]:
-        """Of these the searches that wait and have epochs to go; ``growing`` if a first horizon may be any."""
-        full = math.inf if growing else sweep.full_horizon or 0
+    def _unfinished(self, names: Iterable[str], sweep: SweepView) -> Iterator[SearchRecord]:
+        """Of these the searches that wait and have epochs to go."""
         for name in names:
             search = self._resting[name]
-            if search in sweep.waiting and search.epochs < (search.horizon or full):
+            if search in sweep.waiting and search.epochs < (search.horizon or sweep.full_horizon or 0):
                 yield search
 
     def _going(self, sweep: SweepView) -> Iterator[SearchRecord]:
