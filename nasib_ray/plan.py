@@ -71,10 +71,11 @@ class Plan:
         rungs: Epochs at which searches are compared.
         selection: Device-seconds that are kept for the selection, and how many networks compete in it.
         wall_seconds: How long the sweep takes, at least and at most: as long as the budget keeps all slots running, and
-            until the last search that began by then can have ended.
+            until the last search of the endgame can have ended.
         disk_bytes: What the checkpoints of all searches take without a bound, the next ones included.
         max_storage: What they may take, in bytes; None: no bound.
         price: Money for the whole budget, if a price is set.
+        usable: Device-seconds of the budget that can be spent before the deadline.
         deadline: When everything must be saved; None: there is no deadline, or the budget is used up before it.
     """
 
@@ -91,6 +92,7 @@ class Plan:
     disk_bytes: int
     max_storage: int | None
     price: float | None
+    usable: float
     deadline: datetime | None
 
 
@@ -113,7 +115,7 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     slots, measured = measure(config, cpus, gpus, progress)
     devices = gpus if budget.device == "gpu" else cpus
     epoch, beside = measured.epoch_seconds * devices, measured.objective_seconds * devices
-    boots = measured.setup_seconds * devices * slots
+    boots = measured.setup_seconds * devices * min(slots, config.searches)
     least = devices * (measured.setup_seconds + measured.checkpoint_seconds + Rules.grace_seconds) + SLICE_MARGIN * (
         epoch + beside
     )
@@ -134,29 +136,33 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     in_time = (until - kept / (slots * devices)) * devices
     horizon = planned_horizon(for_searches, boots, config.searches, epoch, of_a_search, in_time)
     epochs = (for_searches - boots) / epoch
-    rungs = [] if config.allocator == "equal-share" else rungs_of_horizon(horizon, config.rungs)
+    full_searches, equal = max(1, int(epochs / horizon)), config.allocator == "equal-share"
+    searching, full_search = for_searches / (slots * devices), horizon * measured.epoch_seconds + of_a_search / devices
+    # With so many slots the endgame begins at once.
+    rungs = [] if equal or searching < ENDGAME_START * full_search else rungs_of_horizon(horizon, config.rungs)
     begun = max(1, round(epochs / _epochs_of_one(horizon, rungs, config.eta)))
-    soonest, full_search = usable / (slots * devices), horizon * measured.epoch_seconds + of_a_search / devices
-    latest = max(0.0, soonest - ENDGAME_START * full_search) + full_search
-    if config.allocator == "equal-share":
+    if equal:
         begun = config.searches
-        latest = soonest = math.ceil(begun / slots) * usable / (begun * devices)
-    if slots == 1:
-        latest = soonest
+        soonest = latest = math.ceil(begun / slots) * for_searches / (begun * devices)
+    else:
+        soonest = max(searching, full_search)
+        latest = soonest if slots == 1 else max(0.0, searching - ENDGAME_START * full_search) + full_search
+    selecting = kept / (min(slots, max(1, config.finalists)) * devices)
     return Plan(
         budget=budget,
         devices=devices,
         slots=slots,
         measured=measured,
         horizon=horizon,
-        full_searches=max(1, int(epochs / horizon)),
+        full_searches=full_searches,
         begun=begun,
         rungs=rungs,
         selection=(kept, config.finalists),
-        wall_seconds=(soonest, min(until, latest)),
+        wall_seconds=(min(until, soonest + selecting), min(until, latest + selecting)),
         disk_bytes=measured.checkpoint_bytes * (KEPT_CHECKPOINTS * begun + slots),
         max_storage=config.max_storage,
         price=None if config.price_per_hour is None else config.price_per_hour * budget.device_seconds / 3600,
+        usable=usable,
         deadline=None if usable == budget.device_seconds else config.deadline,
     )
 
@@ -257,16 +263,13 @@ def plan_report(console: Console, plan: Plan) -> None:
 
 
 def _wall_text(soonest: str, latest: str) -> str:
-    return (
-        soonest if soonest == latest else f"{soonest} with all trials at work; up to {latest}, as the last ones finish"
-    )
+    return soonest if soonest == latest else f"{soonest} to {latest}: fewer trials run towards the end"
 
 
 def _deadline_text(plan: Plan) -> str:
     if plan.deadline is None:
         return ""
-    left = format_device_seconds(plan.wall_seconds[0] * plan.slots * plan.devices, plan.budget.device)
-    return f", until the deadline: time for {left} of the budget"
+    return f", until the deadline: time for {format_device_seconds(plan.usable, plan.budget.device)} of the budget"
 
 
 def _estimate_text(estimate: MemoryEstimate | None) -> str:

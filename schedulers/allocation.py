@@ -52,6 +52,11 @@ class Slice:
     def __post_init__(self) -> None:
         assert self.epochs >= 1, f"a slice of {self.epochs} epochs"
 
+    @property
+    def leaves_slots_empty(self) -> bool:
+        """Whether slots that are not in use are not going to be, as towards the end of a budget."""
+        return self.why == "endgame"
+
 
 @dataclass(frozen=True)
 class SweepView:

@@ -110,8 +110,9 @@ class AsyncHalving(Allocator):
         self._fixed = None if rungs is None else sorted(rungs)
         self._best: dict[str, float] = {}
         self._at: dict[int, Ranking] = {}
-        self._unended: dict[str, SearchRecord] = {}
+        self._working: dict[str, SearchRecord] = {}
         self._by_best = Ranking()
+        self._endgame_slots = 0
         self._resting: dict[str, SearchRecord] = {}
         self._ranked = Ranking()
         self._resting_at: dict[int, Ranking] = {}
@@ -129,7 +130,7 @@ class AsyncHalving(Allocator):
         self._best[search.id] = max(value, self._best.get(search.id, -math.inf))
         if self._leader is None or value > self._best[self._leader]:
             self._leader = search.id
-        if search.id in self._unended:
+        if search.id in self._by_best:
             self._by_best.put(search.id, self._best[search.id], search.index)
         if self._horizon is not None and epochs not in self._rungs:
             return
@@ -143,12 +144,13 @@ class AsyncHalving(Allocator):
         if self._resting.pop(name, None) is not None:
             self._ranked.drop(name)
             self._resting_at[self._filed_at.pop(name)].drop(name)
+        self._working.pop(name, None)
+        self._by_best.drop(name)
         if search.state in ("running", "paused"):
-            self._unended[name] = search
             self._by_best.put(name, best, search.index)
-        elif self._unended.pop(name, None) is not None:
-            self._by_best.drop(name)
-        if search.state == "paused":
+        if search.state == "running":
+            self._working[name] = search
+        elif search.state == "paused":
             at = self._border_of(search)
             score = self._at[at].score(name) if name in self._at.get(at, ()) else best
             self._resting[name], self._filed_at[name] = search, at
@@ -167,8 +169,9 @@ class AsyncHalving(Allocator):
             return measure(sweep)
         if sweep.full_horizon != self._horizon:
             self._plan(sweep.full_horizon)
-        if self._in_endgame(sweep) or (not sweep.more_searches and sweep.unfinished <= sweep.slots):
-            return self._endgame(sweep)
+        to_spare = self._to_spare(sweep)
+        if to_spare > 0 or self._in_endgame(sweep):
+            return self._endgame(sweep, max(0.0, to_spare))
         if (piece := self._first_affordable(self._going(sweep), sweep)) is not None:
             return piece
         if not sweep.more_searches:
@@ -232,41 +235,68 @@ class AsyncHalving(Allocator):
             return False
         # A foreign Trainable's full search may be longer than anything that the budget buys.
         full_search = min(self._horizon * epoch, sweep.budget / sweep.devices)
-        return sweep.wall_seconds_left < ENDGAME_START * full_search
+        # Slots that it leaves empty may go: it does not end with them.
+        slots = max(sweep.slots, self._endgame_slots)
+        begun = sweep.wall_seconds_left * sweep.slots / slots < ENDGAME_START * full_search
+        self._endgame_slots = slots if begun else 0
+        return begun
 
-    def _endgame(self, sweep: SweepView) -> Slice | None:
+    def _to_spare(self, sweep: SweepView) -> float:
+        """Device-seconds that each search may have beyond its horizon: no new one can be had, and all are finished.
+
+        None have any unless there is a slot for each one.
+        """
+        if sweep.more_searches or not (sweep.horizon_told and self._replan) or not 0 < sweep.unfinished <= sweep.slots:
+            return 0.0
+        needed = 0.0
+        for search in map(self._search, self._by_best):
+            needed += self._needed(search, (search.horizon or sweep.full_of(search)) - search.epochs, sweep)
+        return (sweep.budget - sweep.spent - needed) / sweep.unfinished
+
+    def _needed(self, search: SearchRecord, epochs: int, sweep: SweepView) -> float:
+        """Device-seconds that some epochs of a search take, in one grant."""
+        stepping = _REPLAN_MARGIN * epochs * (sweep.epoch_of(search) or 0.0)
+        return (stepping + sweep.overhead_seconds) * sweep.price_of(search) if epochs > 0 else 0.0
+
+    def _endgame(self, sweep: SweepView, to_spare: float) -> Slice | None:
         """The best of the unfinished searches that the budget can finish; one that it cannot has what is left.
 
         Slots for which there is none stay empty: what they would spend is what the better ones need. A horizon becomes
-        what a search can still come to, and is never more than it was, unless no new search can be had and there is a
-        slot for each one that is left.
+        what a search can still come to, and is never more than it was, unless there is something to spare.
         """
         full = sweep.full_horizon
         assert full is not None, "the endgame begins after the plan"
-        replan = sweep.horizon_told and self._replan
-        alone = replan and not sweep.more_searches and sweep.unfinished <= sweep.slots
-        longest, left, unfit = math.ceil(SLICE_SHARE * full), sweep.budget - sweep.spent, 0
-        for search in map(self._unended.__getitem__, self._by_best):
+        replan, longest, unfit = sweep.horizon_told and self._replan, math.ceil(SLICE_SHARE * full), 0
+        left = sweep.budget - sweep.spent
+        for search in map(self._search, self._by_best):
             if left <= 0 or unfit == _CANDIDATES:
                 return None
-            whole, price = search.horizon or sweep.full_of(search), sweep.price_of(search)
+            price, whole = sweep.price_of(search), search.horizon or sweep.full_of(search)
+            ahead = whole - search.epochs
+            if search.horizon is None or ahead > 0:
+                ahead += sweep.epochs_within(search, to_spare / price + sweep.overhead_seconds, _REPLAN_MARGIN)
             wall_seconds = min(left / price, sweep.deadline_seconds)
-            most = min(sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN), whole - search.epochs)
-            if alone and (search.horizon is None or search.epochs < search.horizon):
-                most = max(most, sweep.epochs_within(search, sweep.share_seconds(search), _REPLAN_MARGIN))
-            if most < 1:
-                unfit += 1
-                continue
-            if search in sweep.waiting:
-                reach, epochs = _reach(most, longest, sweep.affordable(search))
+            most = min(sweep.epochs_within(search, wall_seconds, _REPLAN_MARGIN), ahead)
+            if search in sweep.waiting and most >= 1:
+                affordable, (margin, _) = sweep.affordable(search), sweep.margins(search)
+                if sweep.at_work and affordable < min(most, longest, sweep.epochs_within(search, wall_seconds, margin)):
+                    # What others do not need of their grants comes back: no reason to cut this one's horizon for good.
+                    return None
+                reach, epochs = _reach(most, longest, affordable)
                 if epochs >= 1:
                     return Slice(search.id, epochs, search.epochs + reach if replan else whole, "endgame")
-            left -= (_REPLAN_MARGIN * most * (sweep.epoch_of(search) or 0.0) + sweep.overhead_seconds) * price
+                most = 0
+            left -= self._needed(search, most, sweep)
+            unfit += most < 1
         wall_seconds = min(left / sweep.devices, sweep.deadline_seconds)
         reach = min(full, sweep.epochs_within(None, wall_seconds, _REPLAN_MARGIN), sweep.affordable(None))
         if not sweep.waiting and sweep.more_searches and reach >= min(2, full):
             return Slice(None, reach, reach if replan else full, "endgame")
         return None
+
+    def _search(self, name: str) -> SearchRecord:
+        """One of those that are unfinished."""
+        return self._working.get(name) or self._resting[name]
 
 
 def halving_without_horizon(max_t: int, grace_period: int = 1, eta: int = 4) -> AsyncHalving:

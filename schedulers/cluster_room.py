@@ -81,6 +81,11 @@ class ClusterRoom:
         self._wanted = (self._limit or 1) if trials is None else trials
         self.ask_again()
 
+    def ask_at_least(self, trials: int) -> None:
+        """Ask for so many trials' room, if it is not for more already."""
+        if trials > self._wanted:
+            self.ask(trials)
+
     def withdraw(self) -> None:
         """Ask for nothing any more; waits for some seconds until that is heard, as nodes stay for a request."""
         self.ask(0)

@@ -56,7 +56,7 @@ class Planning:
         epoch = seconds * price
         horizon = self._rules.full_epochs
         if horizon is None:
-            boots = (self._state.boot_seconds or 0.0) * devices * view.slots
+            boots = (self._state.boot_seconds or 0.0) * devices * min(view.slots, self._rules.searches)
             beside = self._allocator.comparisons * comparing * devices
             budget = self._allocator.for_searches(view)
             in_time = (view.deadline_seconds - (view.budget - budget) / view.burn_rate) * price

@@ -151,7 +151,10 @@ class SweepRun:
     def book(self, piece: Slice, search: SearchRecord, view: SweepView) -> dict[str, Any]:
         """Book the grant for a slice, durably; returns what the Trainable is told of it."""
         self._idle_since = None
-        self._room.ask()
+        if piece.leaves_slots_empty:
+            self._room.ask_at_least(len(self.busy()) + 1)
+        else:
+            self._room.ask()
         idle = self._watch.idle_grants(self._held)
         seconds = self.core.book(piece, search, view, idle[0] if idle else None)
         self._active.add(search.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,9 @@ def test_a_horizon_that_is_planned_again_pays_where_annealing_does() -> None:
     model = made_model(k=(0.05, 0.3), exploited=2.0, learning_epochs=1.0)
 
     def regret(name: str) -> float:
-        return statistics.fmean(simulate(model, Setting("made", name, 6, 8, seed)).final_regret for seed in range(20))
+        settings = [Setting("made", name, budget, slots, 0) for budget, slots in ((3, 8), (6, 4), (10, 16))]
+        runs = [simulate(model, replace(setting, seed=seed)) for setting in settings for seed in range(20)]
+        return statistics.fmean(run.final_regret for run in runs)
 
     assert regret("async-halving") < regret("async-halving-fixed") - 0.05
 

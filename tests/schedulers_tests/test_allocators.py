@@ -42,7 +42,7 @@ PLENTY = SweepView(
 def ask(allocator: Allocator, *waiting: SearchRecord, **changes: Any) -> Slice | None:
     for one in waiting:
         allocator.moved(one)
-    return allocator.next_slice(replace(PLENTY, waiting=waiting, searches=len(waiting), **changes))
+    return allocator.next_slice(replace(PLENTY, waiting=waiting, **{"searches": len(waiting), **changes}))
 
 
 def observe(allocator: Allocator, epochs: int, *values: float) -> None:
@@ -266,6 +266,27 @@ class TestEndgame:
         best, other = search(0, 8), search(1, 8)
         assert ask(allocator, best, other, **endgame(42.5), **last) == Slice("t0", 4, 28, "endgame"), "half for each"
         assert ask(allocator, best, other, **endgame(9.0), **last) == Slice("t0", 4, 16, "endgame"), "it is finished"
+        allocator.moved(replace(best, state="running"))
+        assert ask(allocator, other, **{**endgame(9.0), **last, "searches": 2}) is None, "nothing is to spare"
+
+    def test_no_horizon_is_cut_as_others_have_more_in_their_grants_than_they_need(self) -> None:
+        allocator = AsyncHalving()
+        observe(allocator, 8, 0.5, 0.4)
+        allocator.moved(search(0, 8, state="running"))
+        much = {**endgame(30.0, slots=8, overhead_seconds=0.0), "free": 3.5, "searches": 2}
+        assert ask(allocator, search(1, 8), **much) is None, "more will be free"
+        alone = AsyncHalving()
+        observe(alone, 8, 0.0, 0.4)
+        assert ask(alone, search(1, 8), **{**much, "searches": 1}) == Slice("t1", 3, 16, "endgame")
+
+    def test_it_goes_on_when_slots_go_that_it_leaves_empty(self) -> None:
+        allocator = AsyncHalving()
+        observe(allocator, 8, 0.5)
+        many, few = endgame(25.0, slots=8, overhead_seconds=0.0), endgame(25.0, slots=2, overhead_seconds=0.0)
+        assert ask(allocator, search(0, 8), **many) == Slice("t0", 4, 16, "endgame")
+        piece = ask(allocator, search(0, 8), **few)
+        assert piece == Slice("t0", 4, 16, "endgame")
+        assert ask(AsyncHalving(), search(0, 8), **few) != piece
 
     def test_a_rest_too_small_for_every_slot_is_spent_in_one(self) -> None:
         allocator = AsyncHalving()

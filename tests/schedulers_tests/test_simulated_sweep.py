@@ -188,6 +188,13 @@ def test_a_finite_space_has_the_whole_budget_where_horizons_are_told(limit: int)
     assert state.ledger.spent >= 0.95 * 3_000.0
 
 
+def test_a_finite_space_shares_a_small_budget_where_horizons_are_not_told() -> None:
+    world = World(limit=8, slots=8, told=False, max_t=100, epoch=2.0)
+    state = Simulation(world, 400.0, halving(world)).run()
+    assert len(state.searches) == 8
+    assert min(search.epochs for search in state.searches.values()) >= 8
+
+
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_a_finite_space_is_run_to_its_end_where_they_are_not(limit: int) -> None:
     world = World(limit=limit, told=False, max_t=27)
