@@ -20,6 +20,7 @@ import logging
 import random
 import statistics
 import sys
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -84,7 +85,9 @@ def blackbox(table: CurveTable, seed: int) -> tuple[BlackboxTabular, list[dict[s
 
 def run(table: CurveTable, name: str, budget: float, slots: int, seed: int) -> dict[str, Any]:
     """Simulate one sweep."""
-    np.random.seed(seed)
+    # Tables of the same configurations would have the same ones drawn under one seed.
+    of_table = zlib.crc32(f"{table.name} {seed}".encode()) % 2**31
+    np.random.seed(of_table)
     made, configs = blackbox(table, seed)
     backend = UserBlackboxBackend(
         made,
@@ -104,7 +107,7 @@ def run(table: CurveTable, name: str, budget: float, slots: int, seed: int) -> d
         "resource_attr": EPOCH,
         "max_resource_attr": "epochs",
         "reduction_factor": ETA,
-        "random_seed": seed,
+        "random_seed": of_table,
         "search_options": {"restrict_configurations": configs, "debug_log": False},
     }
     scheduler: Any
