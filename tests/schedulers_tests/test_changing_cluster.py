@@ -243,3 +243,11 @@ class TestAsking:
         assert asked == [4, 0, 0, 0]
         room.withdraw()
         assert len(asked) == 4
+
+    def test_what_leaves_slots_empty_asks_for_no_nodes_that_were_let_go(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        room, _, asked = self.room(monkeypatch, fails=0)
+        room.ask()
+        room.ask_at_least(3)
+        room.ask(1)
+        room.ask_at_least(2)
+        assert asked == [4, 1, 2]
