@@ -311,7 +311,7 @@ class TestEndgame:
         allocator.moved(search(1, 1, horizon=3, state="running"))
         assert ask(allocator, **many) is None
 
-    def test_a_full_search_longer_than_the_budget_does_not_begin_it_at_once(self) -> None:
+    def test_a_full_search_longer_than_the_budget_does_not_begin_it_at_once_in_one_slot(self) -> None:
         foreign = {"budget": 60.0, "full_horizon": 1000, "horizon_told": False}
         allocator = AsyncHalving(rungs=[1, 4], continue_at_once=False)
         observe(allocator, 1, 0.5)
