@@ -1,5 +1,5 @@
 # make demo     a sweep on real data, in less than three minutes after the set-up
-# make test     every check and test
+# make test     the checks and tests, but for those that are marked slow
 # make install  only the set-up: the project, editable, in .venv
 # make cifar    sweep, controls, retraining, report and export on CIFAR-10; that takes hours. Its images are
 #               downloaded, or taken from a folder of Parquet files: make cifar DATA=FOLDER

@@ -139,7 +139,7 @@ def search(
 
     k and lambda are those of the configuration's first point, the papers' k = 0.1 unless it says otherwise.
     """
-    alone = {"allocator": "equal-share", "searches": 1, "max_concurrent": 1, "finalists": 0}
+    alone = {"method": "nasib", "allocator": "equal-share", "searches": 1, "max_concurrent": 1, "finalists": 0}
     limits = {"max_storage": max_storage, "deadline": deadline}
     chosen = _load(config, settings, budget=budget, data=data, storage=storage, name=name, **limits, **alone)
     _run(chosen, address=address)
@@ -156,15 +156,18 @@ def resume(
 ) -> None:
     """Go on with a sweep that was interrupted, from its journal alone.
 
-    A finished sweep does not change, unless --budget raises its budget: then it goes on. The bound on storage is the
-    last one that was given, and so is the deadline, as long as it has not passed.
+    A finished sweep does not change, unless --budget raises its budget: then it goes on, except where the budget was
+    shared equally, as by `nasib-ray search`. The bound on storage is the last one that was given, and so is the
+    deadline, as long as it has not passed.
     """
     from nasib_ray.config import SweepConfig
     from nasib_ray.place import Place
-    from nasib_ray.results import load_sweep
+    from nasib_ray.results import is_settled, is_shared_out, load_sweep
     from nasib_ray.status import begun_by
 
     known = load_sweep(path)
+    if not known.state.settings:
+        raise ValueError(f"{path} ended before its first trial, and knows nothing: run the command that began it again")
     plain = known.state.settings.get("config")
     if plain is None:
         again = {"retrain": "the same `nasib-ray retrain` as then"}.get(begun_by(known.state), "its own script again")
@@ -174,8 +177,9 @@ def resume(
     chosen = SweepConfig(**{**plain, **limits, "budget": budget or f"{given!r} {device}-seconds"})
     if chosen.budget is not None and chosen.budget.device != device:
         raise ValueError(f"{path} is paid in {device.upper()} time, so its budget cannot be {chosen.budget}")
-    if known.state.end == "finished" and chosen.budget is not None and chosen.budget.device_seconds == given:
-        print(f"{path} is finished: {known.state.end_why}. A larger --budget would go on with it.")
+    if is_settled(chosen, known.state):
+        more = "" if is_shared_out(chosen, known.state) else " A larger --budget would go on with it."
+        print(f"{path} is finished: {known.state.end_why}.{more}")
         if not controls:
             return
     _run_all(chosen, Place.at(path), controls, address=address)
@@ -294,12 +298,21 @@ def _run_all(
 ) -> None:
     """Run a sweep and then, if they are wanted, its controls; what is finished is only shown."""
     from nasib_ray.controls import controls_of, whole_budget
+    from nasib_ray.sweep import SharedOutError, check_same
 
     if not controls:
         _run(config, place, earlier, address)
         return
     _ = config.resources  # Without a budget there is nothing to announce.
     runs = controls_of(config, place)
+    for run in runs:
+        try:
+            check_same(run.config, run.place)
+        except SharedOutError as error:
+            raise ValueError(
+                f"the control {run.name} is finished, and had a smaller budget: raise the sweep's without --controls, "
+                "or begin the sweep and its controls anew under another --name"
+            ) from error
     print(f"{place.path} and its {len(runs)} controls, one after the other, may hold {whole_budget(config)} in all:")
     for run in runs:
         print(f"  {run.name}: {run.meaning}")
@@ -318,11 +331,14 @@ def _run(
     """Run a sweep with its progress shown; exits with 1 if it failed, 130 if it was interrupted."""
     from nasib_ray.place import Place
     from nasib_ray.progress import Progress, final_report
+    from nasib_ray.results import config_of, is_settled
     from nasib_ray.sweep import check_same, run_sweep
 
     console = Console()
     place = place or Place.of(config)
-    check_same(config, place)
+    known = check_same(config, place)
+    if known is not None and is_settled(config, known.state) and (anew := config.told_anew(config_of(known))):
+        print(f"a sweep that is finished keeps what it was told of {', '.join(anew)}; `nasib-ray retrain` has --set")
     progress = Progress(console, place.name, earlier_horizons=earlier)
     progress.start()
     try:
@@ -330,13 +346,16 @@ def _run(
     except KeyboardInterrupt as interrupt:
         progress.stop()
         again = f"nasib-ray resume {shlex.quote(place.path)}"
-        print(f"interrupted before any trial ran; `{again}` goes on if there is a sweep already")
+        print(f"interrupted while no trial was running; `{again}` goes on if there is a sweep already")
         raise typer.Exit(INTERRUPTED) from interrupt
     finally:
         progress.stop()
+    if not done.state.settings:
+        print("interrupted before the first trial: nothing was begun, and the same command begins it")
+        raise typer.Exit(INTERRUPTED)
     final_report(console, done.state, place.path)
     if done.state.end != "finished":
-        raise typer.Exit(INTERRUPTED if done.state.end == "interrupted" else 1)
+        raise typer.Exit(1 if done.state.end == "failed" else INTERRUPTED)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

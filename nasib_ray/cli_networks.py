@@ -70,7 +70,7 @@ def retrain(
         done = run_retraining(path, RetrainPlan(top, seeds, chosen, limit, name, controls), progress, address)
     except KeyboardInterrupt as interrupt:
         progress.stop()
-        print("interrupted before any training ran; the same command goes on", file=sys.stderr)
+        print("interrupted while no training was running; the same command goes on", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from interrupt
     finally:
         progress.stop()
@@ -79,11 +79,11 @@ def retrain(
         told = comparison(read_compared([path], name))
         methods_report(console, told["methods"], sweeps=1)
     if done.state.end != "finished":
-        if done.state.end == "interrupted":
-            console.print("interrupted; the same command goes on", style="yellow")
-        else:
+        if done.state.end == "failed":
             console.print(f"failed: {done.state.end_why}", style="red")
-        raise typer.Exit(INTERRUPTED if done.state.end == "interrupted" else 1)
+            raise typer.Exit(1)
+        console.print("interrupted; the same command goes on", style="yellow")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _tell_trained(done: Sweep, as_json: bool, console: Console) -> None:
@@ -122,6 +122,7 @@ def export(
     from nasib_ray.export import export as write_export
     from nasib_ray.networks import read_network
 
+    file = file.expanduser()
     chosen = form or file.suffix.removeprefix(".")
     if chosen not in FORMATS:
         raise ValueError(f"{chosen!r} is no format: give --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")

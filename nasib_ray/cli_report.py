@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,6 @@ from nasib_ray.cli_options import PathArgument
 from schedulers.sizes import format_size
 
 _NAME = "report.html"
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def report(
@@ -34,9 +32,10 @@ def report(
     The page shows how the budget was spent, what the searches learnt, what k and lambda did, what the search thought of
     each kernel, the network that was found and the trained ones, and all that it takes to reproduce them.
     """
+    from nasib_ray.config import is_uri
     from nasib_ray.report.page import write_report
 
-    if output is None and _URI.match(path):
+    if output is None and is_uri(path):
         raise ValueError(f"{path} is a URI: say where the report is written to, as in -o {_NAME}")
     file = Path(path).expanduser() / _NAME if output is None else output.expanduser()
     console = Console(stderr=True)

@@ -34,11 +34,9 @@ from trainables.training_settings import RetrainSettings
 DEFAULT_STORAGE = "~/nasib_ray_results"
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_OF_A_RUN = ("max_concurrent", "device_rates", "price_per_hour", "retrain")
 # These may change when a sweep goes on.
-_CHANGEABLE = (
-    *("budget", "storage", "name", "max_concurrent", "device_rates", "max_storage", "deadline"),
-    *("price_per_hour", "retrain"),
-)
+_CHANGEABLE = ("budget", "storage", "name", "max_storage", "deadline", *_OF_A_RUN)
 
 
 def _budget(value: Any) -> Budget:
@@ -124,8 +122,9 @@ class SweepConfig(BaseModel):
         data: What to search on: a name, a path, or a mapping of DataSettings.
         search: SearchSettings, each fixed or tuned as :meth:`SearchSpace.parse` says.
         method: "nasib": NASIB searches; "random-search": trainings of random architectures, in their place.
-        points: Partial points that searches try first. None: the paper's k = 0.1, if k is tuned.
-        searches: How many full searches the budget is to buy; no more than there are to try, if all is fixed or grids.
+        points: Partial points that searches try first. None: the paper's k = 0.1, if k is tuned, and a lambda from
+            mid-range.
+        searches: How many full searches the budget is to buy; if all is fixed or grids, no more than there are to try.
         sampler: How tuned settings are drawn: "tpe" learns from the searches so far, "random" does not.
         allocator: Which search gets the next slice: "async-halving" or "equal-share".
         finalists: How many of the found networks are trained side by side at the end, to select one; 0: none.
@@ -242,15 +241,6 @@ class SweepConfig(BaseModel):
             raise Problems("\n".join(problems))
         return checked
 
-    @field_validator("searches")
-    @classmethod
-    def _cap_searches(cls, searches: int, info: ValidationInfo) -> int:
-        search: SearchSpace | None = info.data.get("search")
-        if search is None or search.size is None or info.data.get("method") == "random-search":
-            return searches
-        # Shares of the budget for searches that cannot come would stay unspent.
-        return min(searches, len(info.data.get("points", ())) + search.size)
-
     @field_validator("trial")
     @classmethod
     def _check_trial(cls, trial: TrialResources, info: ValidationInfo) -> TrialResources:
@@ -277,18 +267,32 @@ class SweepConfig(BaseModel):
         return self.trial.under(self.budget.device)
 
     @property
-    def stored_in_uri(self) -> bool:
-        """Whether ``storage`` is a URI, such as s3://bucket/folder, and no local folder."""
-        return _URI.match(self.storage) is not None
+    def full_searches(self) -> int:
+        """``searches``, or as many as there are to try: shares for searches that cannot come would stay unspent."""
+        if self.search.size is None or self.method == "random-search":
+            return self.searches
+        return min(self.searches, len(self.points) + self.search.size)
 
     @property
     def storage_path(self) -> str:
         """``storage`` as Tune takes it: a URI as it is, a local folder absolute."""
-        return self.storage if self.stored_in_uri else str(Path(self.storage).expanduser().absolute())
+        return self.storage if is_uri(self.storage) else str(Path(self.storage).expanduser().absolute())
 
     def to_plain(self) -> dict[str, Any]:
         """All keys as JSON can hold them; ``SweepConfig(**plain)`` is the same configuration again."""
         return self.model_dump(mode="json")
+
+    def told_anew(self, begun: SweepConfig) -> list[str]:
+        """The keys in which this one tells a later run otherwise than an earlier configuration of the same sweep."""
+        return [key for key in _OF_A_RUN if getattr(self, key) != getattr(begun, key)]
+
+    def continuing(self, begun: SweepConfig) -> SweepConfig:
+        """The configuration that a sweep was begun with, with what this one may tell its later runs.
+
+        Args:
+            begun: That one, which differs in nothing else.
+        """
+        return begun.model_copy(update={key: getattr(self, key) for key in _OF_A_RUN})
 
     def same_sweep(self, other: SweepConfig) -> list[str]:
         """The dotted keys in which another configuration is another sweep; empty if a sweep may go on with it."""
@@ -297,7 +301,7 @@ class SweepConfig(BaseModel):
         return [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
 
     def _compared(self, device: Device | None) -> dict[str, Any]:
-        plain = self.to_plain()
+        plain = {**self.to_plain(), "searches": self.full_searches}
         if self.budget is not None:
             device = self.budget.device
         if device is not None:
@@ -311,6 +315,11 @@ class SweepConfig(BaseModel):
             else:
                 flat[key] = value
         return flat
+
+
+def is_uri(place: str) -> bool:
+    """Whether a place is a URI, such as s3://bucket/folder, and no local path."""
+    return _URI.match(place) is not None
 
 
 @cache

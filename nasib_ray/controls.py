@@ -57,11 +57,11 @@ def controls_of(config: SweepConfig, place: Place) -> list[Control]:
     # Whatever is tuned is as in the sweep's first search, but for k.
     first = first_trial(config)
     fixed = {**{key: first[key] for key in config.search.axes}, "k": PAPER_K}
-    full = {"allocator": "equal-share", "points": []}
+    full = {"method": "nasib", "allocator": "equal-share", "points": []}
     # One search finds one network: there is nothing to select, and it has the whole budget.
     alone = {**full, "searches": 1, "finalists": 0}
     # Of a space in which all is fixed a sweep has one search; of seeds and architectures there are more.
-    several = config.searches if config.searches > 1 else int(SweepConfig.model_fields["searches"].default)
+    several = config.full_searches if config.full_searches > 1 else int(SweepConfig.model_fields["searches"].default)
     told: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "one-search": (alone, fixed),
         "best-of-n": ({**full, "points": [{}] * several, "searches": several}, fixed),

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nasib_ray.config import SweepConfig
+from nasib_ray.config import SweepConfig, is_uri
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Place:
     @classmethod
     def at(cls, path: str) -> Place:
         """The place whose :attr:`path` this is; a local one may be relative, or begin at home."""
-        if "://" not in path:
+        if not is_uri(path):
             here = Path(path).expanduser().resolve()
             return cls(str(here.parent), here.name)
         folder, mark, options = path.partition("?")
@@ -41,7 +41,7 @@ class Place:
     @property
     def path(self) -> str:
         """STORAGE/NAME; of a URI the options, which stand behind a question mark, stay at its end."""
-        folder, mark, options = self.storage.partition("?") if "://" in self.storage else (self.storage, "", "")
+        folder, mark, options = self.storage.partition("?") if is_uri(self.storage) else (self.storage, "", "")
         return f"{folder.rstrip('/')}/{self.name}{mark}{options}"
 
     def inside(self, name: str) -> Place:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nasib_ray.config import SweepConfig
+from nasib_ray.deadline import check_ahead, format_deadline
 from schedulers.allocation import SLICE_MARGIN, planned_horizon
 from schedulers.allocators import ENDGAME_START, rungs_of_horizon
 from schedulers.budget import Budget, format_device_seconds
@@ -107,6 +108,7 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
         ValueError: If there is no budget, this machine cannot hold a trial, the budget buys no epoch, or `max_storage`
             cannot hold the checkpoints of what runs at once.
     """
+    check_ahead(config.deadline, datetime.now().astimezone())
     from nasib_ray.sweep import allocator_of
 
     held, budget = config.resources, config.budget
@@ -115,7 +117,7 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     slots, measured = measure(config, cpus, gpus, progress)
     devices = gpus if budget.device == "gpu" else cpus
     epoch, beside = measured.epoch_seconds * devices, measured.objective_seconds * devices
-    boots = measured.setup_seconds * devices * min(slots, config.searches)
+    boots = measured.setup_seconds * devices * min(slots, config.full_searches)
     least = devices * (measured.setup_seconds + measured.checkpoint_seconds + Rules.grace_seconds) + SLICE_MARGIN * (
         epoch + beside
     )
@@ -128,13 +130,18 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     kept = 0.0
     until = _seconds_to(config.deadline)
     usable = min(budget.device_seconds, until * slots * devices)
+    if config.deadline is not None and until * devices < least:
+        raise ValueError(
+            f"until {format_deadline(config.deadline)} there is no time for one epoch of one search, which takes about "
+            f"{math.ceil(least / devices)} s: give a later deadline"
+        )
     if config.finalists:
         share, finalists = config.selection_share, config.finalists
         kept = kept_back(usable, share, finalists, measured.epoch_seconds, devices)
     for_searches = usable - kept
     of_a_search = allocator_of(config).comparisons * SLICE_MARGIN * beside
     in_time = (until - kept / (slots * devices)) * devices
-    horizon = planned_horizon(for_searches, boots, config.searches, epoch, of_a_search, in_time)
+    horizon = planned_horizon(for_searches, boots, config.full_searches, epoch, of_a_search, in_time)
     epochs = (for_searches - boots) / epoch
     full_searches, equal = max(1, int(epochs / horizon)), config.allocator == "equal-share"
     searching, full_search = for_searches / (slots * devices), horizon * measured.epoch_seconds + of_a_search / devices
@@ -142,7 +149,7 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
     rungs = [] if equal or searching < ENDGAME_START * full_search else rungs_of_horizon(horizon, config.rungs)
     begun = max(1, round(epochs / _epochs_of_one(horizon, rungs, config.eta)))
     if equal:
-        begun = config.searches
+        begun = config.full_searches
         soonest = latest = math.ceil(begun / slots) * for_searches / (begun * devices)
     else:
         soonest = max(searching, full_search)
@@ -190,13 +197,20 @@ def measure(
         ValueError: If not even one can, or they have no room in memory.
     """
     import torch
+    from ray.tune import PlacementGroupFactory
 
     from nasib_ray.random_search import RandomSearcher
     from nasib_ray.searcher import first_trial
     from nasib_ray.this_machine import check_memory_here, slots_here
     from trainables.data import load_dataset
-    from trainables.device import settle_process
     from trainables.sweep_trainable import SweepTrainable
+
+    class Held(SweepTrainable):
+        """A trial that holds what it will hold, without Ray."""
+
+        @property
+        def trial_resources(self) -> PlacementGroupFactory:
+            return PlacementGroupFactory([{"CPU": cpus, "GPU": gpus}])
 
     slots = slots_here(config, torch.cuda.device_count())
     dataset = load_dataset(config.data, progress)
@@ -204,11 +218,10 @@ def measure(
     first = TrialSettings.from_config(told)
     searches = config.method == "nasib"
     estimate = check_memory_here(config, first.search, dataset, slots) if searches else None
-    settle_process(cpus, gpus)
     if not searches:
         told = RandomSearcher(config, dataset, "objective", "max").suggest("first")
     started = time.perf_counter()
-    trial = SweepTrainable(told)
+    trial = Held(told)
     setup_seconds = time.perf_counter() - started
     try:
         report: dict[str, Any] = trial.step()

@@ -111,13 +111,7 @@ def allowed_values(schema: Mapping[str, Any]) -> str:
             return f"a mapping with the keys {', '.join(schema.get('properties', {}))}"
         case kind:
             names = {"number": "a number", "integer": "a whole number", "boolean": "true or false", "string": "text"}
-            bounds = {
-                "exclusiveMinimum": "above",
-                "minimum": "at least",
-                "exclusiveMaximum": "below",
-                "maximum": "at most",
-            }
-            limits = [f"{words} {schema[bound]:.15g}" for bound, words in bounds.items() if bound in schema]
+            limits = [f"{words} {schema[bound]:.15g}" for bound, words in _BOUNDS.items() if bound in schema]
             return f"{names.get(str(kind), str(kind))} {' and '.join(limits)}".rstrip()
 
 

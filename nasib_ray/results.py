@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pyarrow import fs
 
-from nasib_ray.config import SweepConfig
+from nasib_ray.config import SweepConfig, is_uri
 from nasib_ray.status import SweepStatus, sweep_status
 from schedulers.journal_replay import read_journal
 from schedulers.lease import read_lease
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 JOURNAL = "journal"
 """The folder of the journal in the folder of a sweep."""
 
-_URI = re.compile(r"[a-z][a-z0-9+.-]+://.*", re.IGNORECASE | re.DOTALL)
 _NAMED_AT_MOST = 5
 
 
@@ -132,7 +130,7 @@ def load_sweep(path: str | os.PathLike[str]) -> Sweep:
 
 
 def config_of(sweep: Sweep) -> SweepConfig:
-    """The configuration that a sweep was begun with.
+    """The configuration that a sweep was begun with, and what later runs were told in its place.
 
     Raises:
         ValueError: It was not begun by nasib-ray.
@@ -143,6 +141,20 @@ def config_of(sweep: Sweep) -> SweepConfig:
             f"{sweep.path} was not begun by `nasib-ray sweep` or `nasib-ray search`: no networks are in it"
         )
     return SweepConfig(**plain)
+
+
+def is_settled(config: SweepConfig, state: SweepState) -> bool:
+    """Whether a sweep is finished, and has no larger budget to go on with."""
+    wanted = None if config.budget is None else config.budget.device_seconds
+    return state.end == "finished" and wanted == state.ledger.budget
+
+
+def is_shared_out(config: SweepConfig, state: SweepState) -> bool:
+    """Whether a sweep has finished all that equal shares of its budget were for, and no selection could use more."""
+    searches = [search for search in state.searches.values() if search.kind == "search"]
+    done = len(searches) >= config.full_searches and not any(search.unfinished for search in searches)
+    alone = config.allocator == "equal-share" and config.finalists == 0
+    return alone and state.end == "finished" and done
 
 
 def sweep_exists(path: str | os.PathLike[str]) -> bool:
@@ -157,7 +169,7 @@ def sweep_exists(path: str | os.PathLike[str]) -> bool:
 
 
 def _locate(given: str) -> tuple[fs.FileSystem, str]:
-    if not _URI.fullmatch(given):
+    if not is_uri(given):
         return fs.LocalFileSystem(), Path(given).expanduser().absolute().as_posix()
     try:
         filesystem, folder = fs.FileSystem.from_uri(given)

@@ -22,7 +22,7 @@ from nasib_ray.sweep import Watcher, run_tuner, versions
 from nasib_ray.tensorboard import TensorBoardLogger
 from nasib_ray.trained import TRAININGS
 from schedulers.allocators import AsyncHalving, EqualShare
-from schedulers.budget import Budget, Device
+from schedulers.budget import Budget, Device, format_device_seconds
 from schedulers.search_record import SearchRecord
 from trainables.training_settings import RetrainSettings
 
@@ -66,13 +66,14 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None, addres
         The trainings as they ended, a sweep of their own; see :mod:`nasib_ray.trained`.
 
     Raises:
-        ValueError: The sweep has found nothing yet, was not begun by nasib-ray, or its trainings were begun otherwise.
+        ValueError: The sweep has found nothing yet, was not begun by nasib-ray, its trainings were begun otherwise, or
+            have a budget that has no room for what is wanted.
     """
     known = load_sweep(path)
     config = config_of(known)
     place = Place.at(path).inside(plan.name)
     told: dict[str, Any] = {"retrain": plan.settings.model_dump(mode="json"), "by_budget": plan.budget is not None}
-    _check_same(place, told)
+    before = _check_same(place, told)
     layers = config.search.fixed.get("layers")
     if layers is not None:
         plan.settings.check_layers(layers)
@@ -96,17 +97,21 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None, addres
         if plan.controls:
             networks += control_networks(path, found[0], plan.settings, dataset)
         wanted = trainings(networks, plan, config)
+        there = [] if before is None else [search.config for search in before.state.searches.values()]
+        missing = [one for one in wanted if not any(_same(one, known) for known in there)]
+        # Those of earlier commands keep their places, and under a budget their shares.
+        total = len(there) + len(missing)
+        budget = _allowance(plan, device, before, len(missing))
         cluster.await_workers()
         tune_config, run_config = with_budget(
-            # Where epochs are given, every training brings an allowance of its own that it cannot use up.
-            plan.budget or Budget(WITHOUT_LIMIT * len(wanted), device),
+            budget,
             TuneConfig(metric=METRIC, mode="min", search_alg=ListSearcher(wanted)),
             RunConfig(
                 storage_path=place.storage, name=place.name, verbose=0, callbacks=[TensorBoardLogger(("name", "seed"))]
             ),
-            allocator=EqualShare(len(wanted)) if plan.budget else AsyncHalving(rungs=()),
-            searches=len(wanted),
-            most_searches=len(wanted),
+            allocator=EqualShare(total) if plan.budget else AsyncHalving(rungs=()),
+            searches=total,
+            most_searches=total,
             full_epochs=None if plan.budget else plan.settings.epochs,
             epochs_key="epochs",
             horizon_key="horizon" if plan.budget else None,
@@ -129,16 +134,47 @@ def trainings(networks: Sequence[FoundNetwork], plan: RetrainPlan, config: Sweep
     return [network.training(config, plan.settings, seed, **parts) for seed in seeds for network in networks]
 
 
-def _check_same(place: Place, told: Mapping[str, Any]) -> None:
-    """Raise ValueError if trainings were begun there in another way."""
+def _allowance(plan: RetrainPlan, device: Device, before: Sweep | None, missing: int) -> Budget:
+    """What all trainings may hold, those of earlier commands too.
+
+    Raises:
+        ValueError: If they have come to their end under a budget, and it is not raised for what is missing, or is
+            raised though nothing is.
+    """
+    had = 0.0 if before is None else before.state.ledger.budget
+    if plan.budget is None:
+        # Every training brings an allowance of its own that it cannot use up.
+        return Budget(had + WITHOUT_LIMIT * missing, device)
+    if before is None or before.state.end != "finished":
+        return plan.budget
+    raised, text = plan.budget.device_seconds > had, format_device_seconds(had, device)
+    if missing and not raised:
+        raise ValueError(
+            f"{before.path} has used its budget of {text}, and {missing} of the trainings are not there: give a larger "
+            "--budget, which pays for these too, or another --name"
+        )
+    if raised and not missing:
+        raise ValueError(
+            f"{before.path} has trained all that is wanted, for a budget of {text}: a larger one would train nothing "
+            "longer; choose another --name"
+        )
+    return plan.budget
+
+
+def _check_same(place: Place, told: Mapping[str, Any]) -> Sweep | None:
+    """The trainings that are there, if any; raises ValueError if they were begun in another way."""
     if not sweep_exists(place.path):
-        return
-    before = load_sweep(place.path).state.settings
+        return None
+    there = load_sweep(place.path)
+    before = there.state.settings
+    if not before:
+        return None
     was = {**(before.get("retrain") or {}), "by_budget": before.get("by_budget")}
     now = {**told["retrain"], "by_budget": told["by_budget"]}
     if differing := [key for key in now if was.get(key) != now[key]]:
         listed = ", ".join(f"{key} (then {was.get(key)}, now {now[key]})" for key in differing)
         raise ValueError(f"{place.path} holds trainings that were begun otherwise, in {listed}: choose another --name")
+    return there
 
 
 class ListSearcher(Searcher):  # type: ignore[misc,unused-ignore]

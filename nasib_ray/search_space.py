@@ -205,11 +205,14 @@ class SearchSpace:
         return checked
 
     def default_points(self) -> list[dict[str, Any]]:
-        """What is tried first unless the user says otherwise: the paper's k, and a lambda from mid-range."""
+        """What is tried first unless the user says otherwise: the paper's k and a lambda from mid-range, if drawn.
+
+        None where k is tuned over other values.
+        """
         low, high = DEFAULT_LAMBDA_RANGE
         candidates = {"k": PAPER_K, "lambda": float(f"{math.sqrt(low * high):.2g}")}
         point = {key: value for key, value in candidates.items() if self._draws(key) and value in self.axes[key]}
-        return [point] if "k" in point else []
+        return [point] if point and ("k" in point or "k" not in self.axes) else []
 
     @property
     def size(self) -> int | None:

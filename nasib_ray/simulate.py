@@ -151,6 +151,8 @@ def settings_of(
         raise ValueError(f"{unfit[0]} cannot be simulated over these: what can is {', '.join(possible)}")
     if wrong := [number for number in (*full_trainings, *slots) if not 0 < number < math.inf]:
         raise ValueError(f"{wrong[0]:g} is no number of full trainings or slots: both are above 0")
+    if not 0 <= preemptions_per_hour < math.inf:
+        raise ValueError(f"{preemptions_per_hour:g} preemptions an hour: there must be a finite number, 0 or more")
     if len({benchmark.name for benchmark in benchmarks}) < len(benchmarks):
         raise ValueError("two tables or models have the same name: each can be simulated once, and is told by its name")
     return [

@@ -5,24 +5,23 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from ray.tune import Callback, RunConfig, Trainable, TuneConfig, Tuner, with_resources
+from ray.tune import Callback, RunConfig, Trainable, TuneConfig, TuneError, Tuner, with_resources
 from ray.tune.search import Searcher
 
 from nasib_ray.budgeted_tuner import with_budget
-from nasib_ray.config import SweepConfig
+from nasib_ray.config import SweepConfig, is_uri
 from nasib_ray.deadline import check_ahead
 from nasib_ray.joining import check_lasting
 from nasib_ray.place import Place
 from nasib_ray.quiet_ray import check_room, quiet_tune, ray_for_sweep
 from nasib_ray.random_search import RandomSearcher
-from nasib_ray.results import JOURNAL, Sweep, load_sweep, sweep_exists
+from nasib_ray.results import JOURNAL, Sweep, config_of, is_settled, is_shared_out, load_sweep, sweep_exists
 from nasib_ray.searcher import StudySearcher, first_trial
 from nasib_ray.selection import finalists
 from nasib_ray.study_log import StudyLog
@@ -32,7 +31,7 @@ from schedulers.allocation import Allocator
 from schedulers.allocators import AsyncHalving, EqualShare
 from schedulers.budget import format_device_seconds
 from schedulers.budget_scheduler import BudgetScheduler
-from schedulers.lease import read_lease
+from schedulers.lease import LeaseLostError, read_lease
 from schedulers.lost_cluster import ClusterLostError
 from schedulers.selection import WithSelection
 from schedulers.sweep_state import SweepState
@@ -42,6 +41,10 @@ from trainables.settings import TrialSettings
 METRIC = "objective"
 
 _PACKAGES = ("ray", "torch", "optuna", "pyarrow")
+
+
+class SharedOutError(ValueError):
+    """A sweep has shared its budget equally, and all searches have come to their ends: it has no use for more."""
 
 
 class Watcher(Protocol):
@@ -79,8 +82,9 @@ def run_sweep(
     place = place or Place.of(config)
     check_lasting(place.storage)
     known = check_same(config, place)
-    if known is not None and known.state.end == "finished" and budget.device_seconds == known.state.ledger.budget:
+    if known is not None and is_settled(config, known.state):
         return known
+    told = config if known is None else config.continuing(config_of(known))
     check_place(config.data)
     needs = {"CPU": held.cpus or 0.0, "GPU": held.gpus or 0.0}
     with quiet_tune(), ray_for_sweep(address) as cluster:
@@ -101,7 +105,7 @@ def run_sweep(
             check_memory_here(config, first.search, dataset, slots_here(config, 0))
         cluster.await_workers()
         shown = sorted({"k", "lambda", *config.search.axes})
-        searcher: Searcher = StudySearcher(config, METRIC, "max", _study_log(config, place))
+        searcher: Searcher = StudySearcher(config, METRIC, "max", _study_log(place))
         most = None if config.search.size is None else len(config.points) + config.search.size
         if config.method == "random-search":
             searcher, most = RandomSearcher(config, dataset, METRIC, "max"), None
@@ -110,7 +114,7 @@ def run_sweep(
             TuneConfig(metric=METRIC, mode="max", search_alg=searcher),
             RunConfig(storage_path=place.storage, name=place.name, verbose=0, callbacks=[TensorBoardLogger(shown)]),
             allocator=allocator_of(config),
-            searches=config.searches,
+            searches=config.full_searches,
             most_searches=most,
             full_epochs=None,
             finalists=config.finalists,
@@ -125,7 +129,7 @@ def run_sweep(
             max_storage_bytes=config.max_storage,
             kept_files=KEPT_FILES,
             verify=verify_checkpoint,
-            settings={"config": config.to_plain(), "versions": versions()},
+            settings={"config": told.to_plain(), "versions": versions()},
         )
         run_tuner(SweepTrainable, needs, tune_config, run_config, watcher)
     return load_sweep(place.path)
@@ -150,9 +154,18 @@ def run_tuner(
     if watcher is not None:
         run_config.callbacks.append(_Watch(tune_config.scheduler, watcher.update))
     held = with_resources(trainable, {name.lower(): amount for name, amount in needs.items()})
-    # What happened is in the journal, as after every other end.
-    with suppress(ClusterLostError):
+    try:
         Tuner(held, tune_config=tune_config, run_config=run_config).fit()
+    except ClusterLostError:
+        pass  # What happened is in the journal, as after every other end.
+    except (LeaseLostError, TuneError) as error:
+        # Tune tells an error of a callback by its traceback alone.
+        if not isinstance(error, LeaseLostError) and LeaseLostError.__name__ not in str(error):
+            raise
+        raise ValueError(
+            f"another process has taken the sweep in {run_config.storage_path}/{run_config.name} over, as this one had "
+            "been silent for too long: this one has stopped, and that one goes on"
+        ) from error
 
 
 def check_same(config: SweepConfig, place: Place) -> Sweep | None:
@@ -162,7 +175,8 @@ def check_same(config: SweepConfig, place: Place) -> Sweep | None:
         The sweep as it stands; None if there is none.
 
     Raises:
-        ValueError: If it holds another one, or had a larger budget (names what differs), or is being run.
+        ValueError: If it holds another one, is being run, or had a larger budget.
+        SharedOutError: If it has no use for a larger one.
     """
     if not sweep_exists(place.path):
         return None
@@ -171,10 +185,11 @@ def check_same(config: SweepConfig, place: Place) -> Sweep | None:
     if lease is not None and lease.is_held():
         # A driver elsewhere can only be watched, which is done when the journal is opened.
         raise ValueError(f"process {lease.pid} on this host is running {place.path}: stop it first, or let it end")
-    known = sweep.state.settings.get("config")
-    if known is None:
-        return sweep
-    differing = SweepConfig(**known).same_sweep(config)
+    if not sweep.state.settings:
+        return None  # A driver has opened the journal, and ended before it had a trial.
+    if "config" not in sweep.state.settings:
+        raise ValueError(f"{place.path} holds a sweep that was not begun by nasib-ray: choose another --name")
+    differing = config_of(sweep).same_sweep(config)
     if differing:
         raise ValueError(
             f"{place.path} holds a sweep with another configuration, which differs in {', '.join(differing)}: "
@@ -186,6 +201,12 @@ def check_same(config: SweepConfig, place: Place) -> Sweep | None:
             f"{place.path} has a budget of {format_device_seconds(had, config.budget.device)}, so {config.budget} is "
             "too little: it can only be raised"
         )
+    if config.budget is not None and config.budget.device_seconds > had and is_shared_out(config, sweep.state):
+        raise SharedOutError(
+            f"{place.path} has shared its budget of {format_device_seconds(had, config.budget.device)} equally, and "
+            "all searches have annealed to their ends: a larger one would train none of them longer. Begin another "
+            f"sweep under another --name; --warm-start {shlex.quote(place.path)} begins it with what was learnt"
+        )
     return sweep
 
 
@@ -193,15 +214,15 @@ def allocator_of(config: SweepConfig) -> Allocator:
     """The rule that a configuration names."""
     searching: Allocator = AsyncHalving(config.rungs, config.eta, config.continue_at_once)
     if config.allocator == "equal-share":
-        searching = EqualShare(config.searches)
+        searching = EqualShare(config.full_searches)
     if config.finalists == 0:
         return searching
     return WithSelection(searching, config.selection_share, config.finalists)
 
 
-def _study_log(config: SweepConfig, place: Place) -> StudyLog | None:
+def _study_log(place: Place) -> StudyLog | None:
     """What optuna-dashboard reads; None if the storage is no local folder, as Optuna writes to nothing else."""
-    return None if config.stored_in_uri else StudyLog(Path(place.path))
+    return None if is_uri(place.storage) else StudyLog(Path(place.path))
 
 
 def versions() -> dict[str, str]:

@@ -118,9 +118,9 @@ def trials_table(status: SweepStatus, signs: Signs, width: int, best: int) -> Ta
         table.add_row(
             Text(trial["id"]),
             Text(trial["state"], STATE_STYLES[trial["state"]]),
-            *(Text(_short(values.get(name))) for name in settings),
+            *(Text(short_value(values.get(name))) for name in settings),
             f"{trial['epochs']}/{horizon}" if horizon else f"{trial['epochs']}",
-            *(_short(trial["p"]) for _ in annealed),
+            *(short_value(trial["p"]) for _ in annealed),
             metric_value(status["metric"], trial["value"]),
             metric_value(status["metric"], trial["best_value"]),
             _short_time(trial["spent_device_seconds"]),
@@ -305,7 +305,7 @@ def described_settings(config: Mapping[str, Any], names: Sequence[str], signs: S
     """The settings of these names; the first few if there are none of them."""
     settings = single_values(config)
     known = [name for name in names if name in settings] or list(settings)
-    return ", ".join(f"{signs.named(name)} {_short(settings[name])}" for name in known[:8]) or "none"
+    return ", ".join(f"{signs.named(name)} {short_value(settings[name])}" for name in known[:8]) or "none"
 
 
 def metric_value(name: str | None, value: float | None) -> str:
@@ -346,7 +346,8 @@ def _ranked(status: SweepStatus) -> list[TrialStatus]:
     return sorted(status["trials"], key=rank)
 
 
-def _short(value: Any) -> str:
+def short_value(value: Any) -> str:
+    """A value for people: decimal numbers to three digits, nothing for None."""
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nasib_ray.config import SweepConfig
 from nasib_ray.quiet_ray import usable_cpus
+from schedulers.node_room import slots_of_node
 from trainables.data import Dataset
 from trainables.device import device_memory, find_device
 from trainables.fits import check_memory_of
@@ -22,9 +23,7 @@ def slots_here(config: SweepConfig, gpus_here: int) -> int:
         ValueError: If not even one can.
     """
     cpus, gpus = config.resources.cpus or 0.0, config.resources.gpus or 0.0
-    fits = [usable_cpus() / cpus] if cpus else []
-    fits += [gpus_here / gpus] if gpus else []
-    slots = int(min(fits) + 1e-9)
+    slots = slots_of_node({"CPU": usable_cpus(), "GPU": gpus_here}, {"CPU": cpus, "GPU": gpus})
     if slots < 1:
         raise ValueError(
             f"a trial holds {cpus:g} CPUs and {gpus:g} GPUs, but this machine has {usable_cpus()} and {gpus_here}: "

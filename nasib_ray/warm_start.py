@@ -7,6 +7,7 @@ from typing import Any
 
 from nasib_ray.config import SweepConfig
 from nasib_ray.results import Sweep, config_of, load_sweep, sweep_exists
+from nasib_ray.tables import short_value
 from schedulers.search_record import SearchRecord
 
 POINTS = 3
@@ -33,8 +34,8 @@ def warm_started(config: SweepConfig, earlier: Sequence[Sweep], path: str) -> tu
     Raises:
         ValueError: A sweep was not begun by nasib-ray, or none has a search that can be taken over.
     """
-    if sweep_exists(path):
-        begun = config_of(load_sweep(path))
+    if sweep_exists(path) and (there := load_sweep(path)).state.settings:
+        begun = config_of(there)
         return config.model_copy(update={"points": begun.points}), [
             f"{path} goes on with the points that it was begun with"
         ]
@@ -46,8 +47,9 @@ def warm_started(config: SweepConfig, earlier: Sequence[Sweep], path: str) -> tu
             if wanted == 0:
                 break
             point = {key: search.config[key] for key in config.search.axes if key in search.config}
-            outside = [f"{key} {_short(value)}" for key, value in point.items() if value not in config.search.axes[key]]
-            if outside:
+            strange = {key: value for key, value in point.items() if value not in config.search.axes[key]}
+            if strange:
+                outside = [f"{key} {short_value(value)}" for key, value in strange.items()]
                 told.append(f"{sweep.path}: a search with {', '.join(outside)} lies outside of what is tuned here")
             elif point and point not in points:
                 points.append(point)
@@ -76,10 +78,6 @@ def best_searches(sweep: Sweep) -> Iterator[SearchRecord]:
         return unfinished, -search.epochs * unfinished, -sign * search.curve[-1][1], search.index
 
     yield from sorted(known, key=place)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def earlier_horizons(earlier: Sequence[Sweep]) -> dict[str, int]:

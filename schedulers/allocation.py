@@ -157,11 +157,6 @@ class SweepView:
         """Wall seconds that the rest of the budget keeps all slots running."""
         return (self.budget - self.spent) / self.burn_rate
 
-    def share_seconds(self, search: SearchRecord) -> float:
-        """Wall seconds that a search can run where every unfinished one has a slot and as much of what is left."""
-        share = (self.budget - self.spent) / max(1, self.unfinished)
-        return min(share / self.price_of(search), self.deadline_seconds)
-
     @property
     def burn_rate(self) -> float:
         """Device-seconds that a wall second costs while all slots are in use."""

@@ -47,6 +47,13 @@ def geometric_rungs(grace_period: int, eta: int, max_t: int) -> list[int]:
     return [rung for power in range(count) if (rung := grace_period * eta**power) < max_t]
 
 
+def check_eta(eta: int) -> int:
+    """Return ``eta``, of which one trial goes on at a rung; raises ValueError if it is below 2."""
+    if eta < 2:
+        raise ValueError(f"eta is {eta}, but must be 2 or more: one search in eta goes on at a rung")
+    return eta
+
+
 def measure(sweep: SweepView) -> Slice | None:
     """Before the first epoch is known: one epoch of a new search for each slot, or of one that was cut short."""
     if sweep.at_work >= sweep.measuring_slots:
@@ -95,8 +102,7 @@ class AsyncHalving(Allocator):
         replan: bool = True,
         leader_slots: int | None = None,
     ) -> None:
-        if eta < 2:
-            raise ValueError(f"eta is {eta}, but must be 2 or more: one search in eta goes on at a rung")
+        check_eta(eta)
         wrong = [fraction for fraction in fractions if not 0 < fraction < 1]
         if wrong:
             raise ValueError(f"a rung at {wrong[0]} of the horizon: rungs are shares in (0, 1), such as 0.25")
@@ -140,7 +146,8 @@ class AsyncHalving(Allocator):
 
     def moved(self, search: SearchRecord) -> None:
         """File a search that rests: among all that do, the best first, and among those at its epochs."""
-        name, best = search.id, self._best.get(search.id, -math.inf)
+        name = search.id
+        best = -math.inf if _diverged(search) else self._best.get(name, -math.inf)
         if self._resting.pop(name, None) is not None:
             self._ranked.drop(name)
             self._resting_at[self._filed_at.pop(name)].drop(name)
@@ -152,7 +159,9 @@ class AsyncHalving(Allocator):
             self._working[name] = search
         elif search.state == "paused":
             at = self._border_of(search)
-            score = self._at[at].score(name) if name in self._at.get(at, ()) else best
+            # One that had no value at its rung must not stand before those that had one.
+            score = best if at not in self._rungs else -math.inf
+            score = self._at[at].score(name) if name in self._at.get(at, ()) else score
             self._resting[name], self._filed_at[name] = search, at
             self._ranked.put(name, best, search.index)
             self._resting_at.setdefault(at, Ranking()).put(name, score, search.index)
@@ -197,8 +206,9 @@ class AsyncHalving(Allocator):
 
     def _going(self, sweep: SweepView) -> Iterator[SearchRecord]:
         """The searches that may go on: the leader, then those that came furthest, of these the best."""
-        if sweep.slots >= self._leader_slots and self._leader in self._resting:
-            yield from self._unfinished([self._leader], sweep)
+        leader = self._resting.get(self._leader or "")
+        if sweep.slots >= self._leader_slots and leader is not None and not _diverged(leader):
+            yield from self._unfinished([leader.id], sweep)
         for epochs in sorted(self._resting_at, reverse=True):
             for search in self._unfinished(self._resting_at[epochs], sweep):
                 if epochs in self._rungs and not self._promotable(search.id, epochs, sweep.pausable):
@@ -310,7 +320,7 @@ def halving_without_horizon(max_t: int, grace_period: int = 1, eta: int = 4) -> 
         grace_period: The first rung.
         eta: One trial in ``eta`` goes on; each rung has ``eta`` times the epochs of the one before.
     """
-    rungs = geometric_rungs(grace_period, eta, max_t)
+    rungs = geometric_rungs(grace_period, check_eta(eta), max_t)
     return AsyncHalving(eta=eta, continue_at_once=False, rungs=rungs, endgame=False, leader_slots=LEADER_SLOTS)
 
 
@@ -342,14 +352,15 @@ class EqualShare(Allocator):
 
     def next_slice(self, sweep: SweepView) -> Slice | None:
         """The oldest search that waits, then a new one."""
+        gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
         for search in sweep.waiting:
-            if planned := self._plan(sweep, search):
+            if planned := self._plan(sweep, search, gone):
                 return planned
         if sweep.searches < self._searches and sweep.more_searches:
-            return self._plan(sweep, None)
+            return self._plan(sweep, None, gone)
         return None
 
-    def _plan(self, sweep: SweepView, search: SearchRecord | None) -> Slice | None:
+    def _plan(self, sweep: SweepView, search: SearchRecord | None, gone: float) -> Slice | None:
         """A quarter of the horizon that the rest of a search's share buys; None if that is no epoch."""
         name, done, held = (None, 0, 0.0) if search is None else (search.id, search.epochs, sweep.spent_on(search))
         affordable = sweep.affordable(search)
@@ -359,7 +370,6 @@ class EqualShare(Allocator):
         if epoch is None:
             horizon = None if search is None else search.horizon
             return Slice(name, 1, horizon, "measure") if sweep.at_work < sweep.measuring_slots else None
-        gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
         share = (sweep.budget - gone) / max(1, self._searches - len(sweep.ended)) - held
         seconds = min(share / sweep.price_of(search), sweep.deadline_seconds)
         within = sweep.epochs_within(search, seconds, _REPLAN_MARGIN)
@@ -369,6 +379,12 @@ class EqualShare(Allocator):
             longest = within
         reach, epochs = _reach(within, longest, affordable)
         return Slice(name, epochs, done + reach, "share") if epochs >= 1 else None
+
+
+def _diverged(search: SearchRecord) -> bool:
+    """Whether a search rests without a value where it was to be compared."""
+    valued = search.curve[-1][0] if search.curve else 0
+    return search.state == "paused" and search.epochs >= max(1, search.target) and valued < search.epochs
 
 
 def _reach(within: int, longest: int, affordable: int) -> tuple[int, int]:

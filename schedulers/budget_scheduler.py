@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -18,10 +19,10 @@ from schedulers.cluster_room import ClusterRoom
 from schedulers.core import SweepCore
 from schedulers.device_rates import DeviceRates
 from schedulers.ending import FAILURES_IN_A_ROW, MISHAPS_IN_A_ROW
-from schedulers.interruption import Interruption
+from schedulers.interruption import Interruption, ctrl_c_at_once
 from schedulers.journal import Journal
 from schedulers.node_watch import NodeWatch
-from schedulers.plain_data import jsonable
+from schedulers.plain_data import in_form_of, jsonable, value_at, with_value
 from schedulers.rules import Rules, Saving
 from schedulers.search_record import SearchRecord
 from schedulers.storage_reach import check_reach
@@ -128,12 +129,21 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
             there = set(NodeWatch(self._clock).types().values()) - {""}
             DeviceRates(self.terms.device_rates).check_types(accelerator_types() | there)
         folder = f"{self._folder}/{JOURNAL_FOLDER}"
-        self._journal = Journal.open(
-            storage.storage_filesystem, folder, self._clock, lease_seconds=self.terms.lease_seconds
-        )
-        replay = self._journal.replay
+        # Tune, which only notes a Ctrl-C, would find it when another driver's lease was awaited for half a minute.
+        with ctrl_c_at_once():
+            self._journal = Journal.open(
+                storage.storage_filesystem, folder, self._clock, lease_seconds=self.terms.lease_seconds
+            )
+            try:
+                return self._read(self._journal)
+            except BaseException:
+                self._journal.close()
+                raise
+
+    def _read(self, journal: Journal) -> SweepState:
+        """The sweep as its journal has it; nothing is left to do if it is finished."""
+        replay, budget = journal.replay, self.terms.budget
         self.state = state = SweepState.replay(replay.snapshot, replay.records)
-        budget = self.terms.budget
         if state.settings and state.settings["device"] != budget.device:
             raise ValueError(f"the sweep is paid in {state.settings['device']} time, so the budget cannot be {budget}")
         if state.end == "finished" and budget.device_seconds <= state.ledger.budget:
@@ -295,9 +305,24 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
     # What Tune tells
 
     def on_trial_add(self, controller: Any, trial: Trial) -> None:
-        """Keep a trial that Tune queued again after a failure from starting without a grant."""
-        if trial.status == Trial.PENDING and not self._running.active(trial.trial_id):
-            unwrapped(controller)._set_trial_status(trial, Trial.PAUSED)
+        """Take note of what Tune has drawn from functions, or give it back to a trial of an earlier run.
+
+        One that Tune queued again after a failure must not start without a grant.
+        """
+        search = self.state.searches.get(trial.trial_id)
+        if search is not None and trial.status != Trial.PENDING:
+            for place, _ in search.placeholders:
+                drawn, anew = copy.deepcopy(value_at(search.config, place)), value_at(trial.config, place)
+                trial.config = with_value(trial.config, place, in_form_of(drawn, anew))
+            if search.placeholders:
+                # What it holds may follow from them.
+                trial.create_placement_group_factory()
+            trial.run_metadata.last_result["config"] = trial.config
+        if trial.status != Trial.PENDING or self._running.active(trial.trial_id):
+            if search is not None and not self.ended and not search.placeholders and search.unfinished:
+                self._running.core.drawn(trial.trial_id, trial.config)
+            return
+        unwrapped(controller)._set_trial_status(trial, Trial.PAUSED)
 
     def on_trial_error(self, controller: Any, trial: Trial) -> None:
         """Enter a failure; the third in a row without a new checkpoint ended the trial."""

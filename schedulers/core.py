@@ -16,7 +16,7 @@ from schedulers.ending import OUT_OF_TIME, barren, ending
 from schedulers.grant_sizes import GrantSizes
 from schedulers.losses import Losses
 from schedulers.meter import Holding
-from schedulers.plain_data import plain
+from schedulers.plain_data import LOST, function_places, kept_value, plain, value_at
 from schedulers.planning import Planning
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
@@ -94,7 +94,7 @@ class SweepCore:
 
         Args:
             budget: The whole budget; larger than before if it was raised.
-            settings: What the journal should know of the sweep; entered by its first driver.
+            settings: What the journal should know of the sweep.
             slots: How many trials can run now.
             seconds_unseen: Wall seconds that a trial may go on holding its devices once this driver has died.
             dearest: Device-seconds that a second of a device may have counted.
@@ -113,6 +113,9 @@ class SweepCore:
         if ledger.budget > budget.device_seconds < ledger.spent + ledger.granted:
             spent = format_device_seconds(ledger.spent + ledger.granted, budget.device)
             raise ValueError(f"the budget {budget} is below the {spent} that are spent or promised: give more")
+        if "config" in settings and settings["config"] != self.state.settings.get("config"):
+            # What else was said of the sweep is of its first run.
+            self.append("config", config=settings["config"])
         if budget.device_seconds != ledger.budget:
             self.append("budget", device_seconds=budget.device_seconds, text=str(budget))
         told = {"devices_per_trial": self.rules.devices, "seconds_unseen": seconds_unseen}
@@ -126,6 +129,13 @@ class SweepCore:
         """Enter a new search, or a new trial of the selection."""
         self.append("search", trial=name, index=len(self.state.searches), config=dict(config), kind=kind)
         return self.state.searches[name]
+
+    def drawn(self, name: str, config: Mapping[str, Any]) -> None:
+        """Enter what Tune has drawn from functions for a search, as far as JSON can hold it."""
+        places = function_places(self.state.searches[name].config)
+        values = [[list(place), kept_value(value_at(config, place))] for place in places]
+        if kept := [[place, value] for place, value in values if value is not LOST]:
+            self.append("drawn", trial=name, values=kept)
 
     @property
     def _more_to_try(self) -> bool:

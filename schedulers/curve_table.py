@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -33,6 +34,7 @@ class CurveTable(Benchmark):
         configs: The configurations.
         curves: Of each, its value after epoch 1, 2, ..., at least one, and all finite: where training had diverged, the
             worst value of the table. One that is shorter than others is of a training that ends there.
+        diverged: The numbers of those that have no last value of their own.
         epoch_seconds: Of each, device-seconds of an epoch; None: the table does not tell.
     """
 
@@ -41,6 +43,7 @@ class CurveTable(Benchmark):
     configs: Sequence[Mapping[str, Any]]
     curves: Sequence[Sequence[float]]
     epoch_seconds: Sequence[float] | None
+    diverged: frozenset[int] = frozenset()
 
     horizon_told = False
 
@@ -59,10 +62,21 @@ class CurveTable(Benchmark):
         return TableWorkload(self, seed)
 
     def regret(self, value: float | None) -> float:
-        """How far a value is from the table's best final value, in [0, 1]: 1 is its median one, or no value at all."""
+        """How far a value is from the table's best final value, in [0, 1]: 1 is its median one, or no value at all.
+
+        Where half of all trainings or more diverged the median is that of the others.
+        """
+        sign = 1.0 if self.mode == "min" else -1.0
+        best, middle = self._finals
+        return share_of_median(None if value is None else sign * value, best, middle)
+
+    @cached_property
+    def _finals(self) -> tuple[float, float]:
+        """The best and the median final value, lower ones better."""
         sign = 1.0 if self.mode == "min" else -1.0
         final = [sign * curve[-1] for curve in self.curves]
-        return share_of_median(None if value is None else sign * value, min(final), median(final))
+        ended = [value for row, value in enumerate(final) if row not in self.diverged]
+        return min(final), median(ended if ended and 2 * len(ended) <= len(final) else final)
 
 
 def read_curve_table(path: str | Path, mode: str = "min") -> CurveTable:
@@ -78,11 +92,11 @@ def read_curve_table(path: str | Path, mode: str = "min") -> CurveTable:
     """
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+        rows = table.to_pylist()
+    except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
         raise ValueError(f"{path} cannot be read as a Parquet file: {error}") from error
     if CURVE not in table.column_names or not _is_list(table.schema.field(CURVE).type):
         raise ValueError(f"{path} has no list column {CURVE!r} with a value after each epoch")
-    rows = table.to_pylist()
     raw = [row.pop(CURVE) or [] for row in rows]
     if not raw or not all(raw):
         empty = f"row {raw.index([]) + 1} has none" if raw else "it has no rows"
@@ -95,11 +109,12 @@ def read_curve_table(path: str | Path, mode: str = "min") -> CurveTable:
         raise ValueError(f"the curves of {path} have no finite value")
     worst = max(finite) if mode == "min" else min(finite)
     curves = [[value if math.isfinite(value) else worst for value in curve] for curve in numbers]
+    diverged = frozenset(row for row, curve in enumerate(numbers) if not math.isfinite(curve[-1]))
     seconds = [row.pop(EPOCH_SECONDS) for row in rows] if EPOCH_SECONDS in table.column_names else None
     for number, value in enumerate(seconds or (), 1):
         if not isinstance(value, (int, float, Decimal)) or not 0 < value < math.inf:
             raise ValueError(f"{EPOCH_SECONDS} of {path} is {value!r} in row {number}: it must be a number above 0")
-    return CurveTable(Path(path).stem, mode, rows, curves, seconds and [float(value) for value in seconds])
+    return CurveTable(Path(path).stem, mode, rows, curves, seconds and [float(value) for value in seconds], diverged)
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -84,8 +84,8 @@ class GrantSizes:
         epoch = view.epoch_of(search)
         if epoch is None:
             # Of a large budget no more than a part at first: if set-up hangs, only that is lost.
-            first = max(view.budget / (4 * view.measuring_slots), _FIRST_GUESS_SECONDS * view.devices)
             least = 2 * view.devices * (self._rules.boot_seconds + self._rules.save_seconds + self._rules.grace_seconds)
+            first = max(view.budget / (4 * view.measuring_slots), _FIRST_GUESS_SECONDS * view.devices, 2 * least)
             # Rather one slot that comes to a result than many that cannot even boot.
             # A new trial waits already, though the view does not know it yet.
             at_work = view.at_work + (piece.search is None)

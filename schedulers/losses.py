@@ -34,7 +34,9 @@ class Losses:
                 self._append("charge", grant=name, trial=grant.trial, kind="lost", amount=unseen, unseen=True)
             self._append("release", grant=name, trial=grant.trial, amount=grant.left)
         for search in self._state.searches.values():
-            if search.state == "running":
+            # One that was to go on in its slot rests already where the records end just there.
+            ahead = search.state == "paused" and search.epochs > _kept_epochs(search)
+            if search.state == "running" or ahead:
                 self.of_dead_trial(search, "the driver ended", blameless=True)
                 self._append("state", trial=search.id, state="paused", why="the driver ended")
 
@@ -47,8 +49,7 @@ class Losses:
             blameless: Whether it was none of the trial's doing, and so is no failure.
         """
         self._relabel_unsaved(search)
-        kept = search.checkpoints[-1].epochs if search.checkpoints else 0
-        self._append("failure", trial=search.id, epochs=kept, why=why, blameless=blameless)
+        self._append("failure", trial=search.id, epochs=_kept_epochs(search), why=why, blameless=blameless)
 
     def of_checkpoint(self, search: SearchRecord, why: str) -> None:
         """A search's newest checkpoint is damaged: it goes back to the one before, or to nothing."""
@@ -66,3 +67,7 @@ class Losses:
             if kind != "lost" and unsaved.get(kind, 0.0) > 0:
                 fields = {"from": kind, "to": "lost"}
                 self._append("relabel", trial=search.id, **fields, amount=round(unsaved[kind], 6))
+
+
+def _kept_epochs(search: SearchRecord) -> int:
+    return search.checkpoints[-1].epochs if search.checkpoints else 0

@@ -13,6 +13,7 @@ import ray
 
 from schedulers.clock import Clock
 from schedulers.device_rates import accelerator_of
+from schedulers.node_room import slots_of_node
 from schedulers.tune_internals import cluster_is_own, dead_ray_process, draining_nodes
 
 _LOOK_SECONDS = 1.0
@@ -90,12 +91,10 @@ class NodeWatch:
     def slots_by_type(self, needs: dict[str, float]) -> Counter[str]:
         """The same by the accelerator type of the nodes, empty for those that tell none."""
         self._look()
-        wanted = {name: amount for name, amount in needs.items() if amount > 0}
         fits = Counter[str]()
         for name, node in self._nodes.items():
             if name not in self._draining:
-                count = min(node.get(resource, 0.0) / amount for resource, amount in wanted.items())
-                fits[accelerator_of(node)] += int(count + 1e-9)
+                fits[accelerator_of(node)] += slots_of_node(node, needs)
         return fits
 
     def live_types(self) -> set[str]:

@@ -148,22 +148,32 @@ class Bracket:
         epochs: Up to which they run now.
         halvings: How often they are still halved.
         values: What each trial has come to there; None: it is not there yet.
+        closed: Whether no more trials can be had, so that those that are there are all.
     """
 
     room: int
     epochs: int
     halvings: int
     values: dict[str, float | None] = field(default_factory=dict)
+    closed: bool = False
 
     @property
     def full(self) -> bool:
         """Whether it takes no more trials."""
-        return len(self.values) >= self.room
+        return self.closed or len(self.values) >= self.room
+
+    @property
+    def complete(self) -> bool:
+        """Whether all are there."""
+        return bool(self.values) and self.full and None not in self.values.values()
+
+    def drop(self, name: str) -> None:
+        """A trial has ended."""
+        del self.values[name]
+        self.room -= 1
 
     def halve(self, eta: int, max_t: int) -> None:
-        """If all are there, the best go on."""
-        if not self.full or None in self.values.values():
-            return
+        """The best go on."""
         best_first = sorted(self.values, key=lambda name: -(self.values[name] or 0.0))
         self.room = math.ceil(self.room / eta) if self.halvings else 0
         self.epochs, self.halvings = min(self.epochs * eta, max_t), self.halvings - 1
@@ -187,6 +197,7 @@ class HyperBand(Peer):
         self._sizes = cycle([size for size in sizes if size[1] >= 1])
         self._open = Bracket(*next(self._sizes))
         self._bracket_of: dict[str, Bracket] = {}
+        self._ended: set[str] = set()
 
     def moved(self, search: SearchRecord) -> None:
         """A new trial joins a bracket; one that ended before the bracket's end leaves it."""
@@ -194,11 +205,19 @@ class HyperBand(Peer):
         if name not in self._bracket_of:
             self._bracket_of[name] = self._free_bracket()
             self._bracket_of[name].values[name] = None
-        elif not search.unfinished and (bracket := self._bracket_of[name]).values.get(name, 0.0) is None:
-            del bracket.values[name]
-            bracket.room -= 1
-            self._halve(bracket)
+        if not search.unfinished:
+            self._ended.add(name)
+            if (bracket := self._bracket_of[name]).values.get(name, 0.0) is None:
+                bracket.drop(name)
+                self._halve(bracket)
         super().moved(search)
+
+    def next_slice(self, sweep: SweepView) -> Slice | None:
+        """As all do; where no more trials can be had, the last bracket is as large as it is."""
+        if not sweep.more_searches and not self._open.full:
+            self._open.closed = True
+            self._halve(self._open)
+        return super().next_slice(sweep)
 
     def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
         """The last of a bracket to come to its end decides who goes on."""
@@ -208,7 +227,10 @@ class HyperBand(Peer):
             self._halve(bracket)
 
     def _halve(self, bracket: Bracket) -> None:
-        bracket.halve(self._eta, self._max_t)
+        if bracket.complete:
+            bracket.halve(self._eta, self._max_t)
+            for name in self._ended.intersection(bracket.values):
+                bracket.drop(name)
         self.released(bracket.values)
 
     def reach(self, name: str | None) -> int:

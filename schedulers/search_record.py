@@ -55,6 +55,7 @@ class SearchRecord:
         id: The trial's id, also the name of its folder.
         index: 0 for the first search of the sweep, 1 for the second, ...
         config: The trial's configuration as it was suggested, without horizon and slice.
+        placeholders: Where Tune has drawn values of it from functions: [keys that lead there, what stood there before].
         state: ``running`` while it holds a grant, else ``paused``, ``finished``, ``failed``, or ``not resumable``: it
             was paused, and its weights were given up for the room that they took.
         epochs: Whole epochs done that have not been lost.
@@ -112,6 +113,7 @@ class SearchRecord:
     epoch_device_seconds: float | None = None
     planned_on: str = ""
     full: int | None = None
+    placeholders: list[list[Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data. It shares what is replaced and never changed: there may be tens of thousands of searches."""

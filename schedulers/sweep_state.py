@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from schedulers.ledger import KEPT_CHECKPOINTS, Ledger
+from schedulers.plain_data import value_at, with_value
 from schedulers.search_record import CheckpointRecord, Kind, LostCheckpoint, SearchRecord
 from schedulers.standing import Standing
 
@@ -121,6 +122,8 @@ class SweepState:
             case "sweep":
                 self.settings = dict(record)
                 self.mode = record["mode"]
+            case "config":
+                self.settings = {**self.settings, "config": record["config"]}
             case "budget":
                 self.budgets += 1
                 self._standing["select"] = Standing()
@@ -152,6 +155,10 @@ class SweepState:
                 name, config = record["trial"], dict(record["config"])
                 search = SearchRecord(name, record["index"], config, kind=kind, round=self.budgets)
                 self.searches[name] = search
+            case "drawn" if search is not None:
+                for place, value in record["values"]:
+                    search.placeholders = [*search.placeholders, [place, value_at(search.config, place)]]
+                    search.config = with_value(search.config, place, value)
             case "end":
                 self.end, self.end_why = record["state"], record["why"]
             case "grant":

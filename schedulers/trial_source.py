@@ -23,9 +23,9 @@ from ray.tune.search import (
     create_searcher,
 )
 from ray.tune.trainable import FunctionTrainable
-from ray.tune.utils.util import merge_dicts
 
 from schedulers.ending import FAILURES_IN_A_ROW
+from schedulers.plain_data import as_given, with_value
 from schedulers.rules import Saving
 from schedulers.search_record import SearchRecord
 from schedulers.sweep_state import SweepState
@@ -186,10 +186,12 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
 
     def _again(self, search: SearchRecord) -> Trial:
         """A search of an earlier run as a Tune trial: paused at its newest checkpoint, or ended as it was."""
-        trial = self._made(search.id, search.config, search.index)
+        config = search.config
+        for place, placeholder in search.placeholders:
+            config = with_value(config, place, placeholder)
+        trial = self._made(search.id, config, search.index)
         self.give_checkpoints(trial, search)
         trial.run_metadata.last_result = {**search.latest, "trial_id": search.id}
-        trial.run_metadata.last_result.setdefault("config", trial.config)
         paused = Trial.TERMINATED if self._scheduler.ended else Trial.PAUSED
         ended = {"finished": Trial.TERMINATED, "not resumable": Trial.TERMINATED, "failed": Trial.ERROR}
         trial.set_status(ended.get(search.state, paused))
@@ -200,9 +202,10 @@ class TrialSource(SearchAlgorithm):  # type: ignore[misc]
         """A Tune trial of this experiment."""
         assert self._experiment is not None, "a trial is made before the experiment is known"
         spec = self._experiment.spec
+        space = copy.deepcopy(spec.get("config") or {})
         trial = Trial(
             spec["run"],
-            config=merge_dicts(copy.deepcopy(spec.get("config") or {}), copy.deepcopy(dict(config))),
+            config={**space, **as_given(space, copy.deepcopy(dict(config)))},
             trial_id=name,
             storage=self._storage,
             evaluated_params=dict(config),

@@ -53,9 +53,17 @@ def is_import_path(name: str) -> bool:
     return _IMPORT_PATH.fullmatch(name) is not None
 
 
+def check_window(kind: str, i: int, j: int) -> None:
+    """Raise ValueError if a pooling window of height i and width j has no middle."""
+    if kind.endswith("_pool") and (i % 2 == 0 or j % 2 == 0):
+        raise ValueError(f"{kind}{i}x{j}: a pooling window has odd height and width, such as {kind}3x3")
+
+
 def check_name(name: str) -> None:
     """Raise ValueError unless the name is one that an operation can be built from."""
-    if name == "identity" or kernel_of(name) or is_import_path(name):
+    if kernel := kernel_of(name):
+        check_window(*kernel)
+    if name == "identity" or kernel or is_import_path(name):
         return
     raise ValueError(
         f"no operation is called {name!r}: the names are convIxJ, sepconvIxJ, avg_poolIxJ and max_poolIxJ "

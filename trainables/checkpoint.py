@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainables import manifest
 from trainables.candidates import kernel_of
 from trainables.manifest import MANIFEST, verify_checkpoint, write_manifest
 from trainables.position import EpochResult, EpochTotals, Position, Snapshot
@@ -75,7 +76,8 @@ def load_search(search: Search, directory: str | Path) -> None:
         ValueError: The checkpoint is damaged, or of another search.
     """
     folder = Path(directory)
-    verify_checkpoint(folder)
+    if verify_checkpoint(folder) != manifest.SEARCH:
+        raise ValueError(f"{folder} is the checkpoint of a network's training, not of a search")
     saved: dict[str, Any] = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
     _check_identity(saved["identity"], _identity(search), folder)
     _warn_of_changes(saved["settings"], _settings(search))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,10 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+
+    def with_images_on(self, device: torch.device) -> Dataset:
+        """The same set, its training images on a device."""
+        return replace(self, train=replace(self.train, images=self.train.images.to(device)))
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,8 @@ def make_splits(labels: Tensor, settings: DataSettings, seed: int) -> Splits:
         seed: The sweep's, so that all its searches share their splits.
 
     Raises:
-        ValueError: A part would be too small: fewer than 4 images a class for the weights, or than 2 for another part.
+        ValueError: A part would be too small: fewer than 4 images a class in the mean for the weights, or none of some
+            class, or fewer than 2 for another part.
     """
     total = len(labels)
     alpha = _image_count(settings.alpha_images, total, default=round(total / 10))
@@ -151,8 +156,14 @@ def make_splits(labels: Tensor, settings: DataSettings, seed: int) -> Splits:
             "data.alpha_images, data.selection_images or data.subset"
         )
     order = torch.from_numpy(stratified_order(labels.numpy(), seed))
+    trained = order[alpha + selection :].sort().values
+    if gone := sorted(set(labels.tolist()) - set(labels[trained].tolist())):
+        raise ValueError(
+            f"of class {gone[0]} alpha and selection take all {int((labels == gone[0]).sum())} training images: lower "
+            "data.alpha_images or data.selection_images, or leave out classes of so few images"
+        )
     return Splits(
-        weights=order[alpha + selection :].sort().values,
+        weights=trained,
         alpha=order[:alpha].sort().values,
         selection=order[alpha : alpha + selection].sort().values,
     )

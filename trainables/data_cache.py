@@ -100,7 +100,7 @@ def open_decoded(
         # Copy-on-write: tensors made of read-only arrays would warn. Nothing writes, so that all processes share pages.
         images = np.load(folder / "images.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"the decoded data in {folder} are damaged ({error}): remove that folder") from error
     return DecodedData(images, labels, description)
 
@@ -114,6 +114,10 @@ def _fill(folder: Path, source: Source, size: tuple[int, int] | None, progress: 
     temporary.mkdir()
     try:
         _decode(temporary, contents, size, progress)
+        for file in temporary.iterdir():
+            # The folder must not have its name before its files have their contents, also if power fails.
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -122,6 +126,8 @@ def _fill(folder: Path, source: Source, size: tuple[int, int] | None, progress: 
 
 
 def _decode(folder: Path, contents: Contents, size: tuple[int, int] | None, progress: Progress) -> None:
+    if contents.test is not None and len(contents.test.labels) == 0:
+        raise ValueError("the test part has no images: give it some, or leave it out, so that a fifth of all are taken")
     parts = [contents.train, contents.test] if contents.test else [contents.train]
     train, test, class_names = number_classes(
         contents.train.labels,

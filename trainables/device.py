@@ -24,8 +24,13 @@ def settle_process(cpus: float, gpus: float) -> None:
 
 
 def find_device() -> torch.device:
-    """The GPU that Ray gave to the process, or the CPU."""
+    """A GPU, if the process may use one, else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; the host does not wait until it is there."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def choose_algorithms(device: torch.device, deterministic: bool) -> None:

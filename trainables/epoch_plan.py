@@ -38,7 +38,7 @@ def batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
     if images < 2:
         raise ValueError(f"a part of {images} images gives no batch statistics: each part of the data needs at least 2")
     starts = list(range(0, images, batch_size))
-    if len(starts) > 1 and images - starts[-1] < batch_size / 2:
+    if len(starts) > 1 and images - starts[-1] < max(2, batch_size / 2):
         starts.pop()
     return list(zip(starts, [*starts[1:], images], strict=True))
 

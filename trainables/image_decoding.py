@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from torch.nn import functional
 
 _Item = TypeVar("_Item")
@@ -143,14 +144,21 @@ def _decode(image: EncodedImage, use: Callable[[Image.Image], _Result]) -> _Resu
 def _format_of(image: Image.Image) -> ImageFormat:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, of no known range")
+    if image.format == "TIFF" and image.mode == "I":
+        raise ValueError("its pixels are signed numbers or have 32 bits, of no known range: save it with 8 or 16 bits")
     grey = image.mode in _GREY_MODES or image.mode.startswith("I;16")
     return ImageFormat(image.height, image.width, 1 if grey else 3)
 
 
+def _bits_of(image: Image.Image) -> int:
+    """Bits of a grey pixel, of which Pillow tells more than 8; those of a TIFF as its tag BitsPerSample has them."""
+    return int(image.tag_v2.get(258, (16,))[0]) if isinstance(image, TiffImageFile) else 16
+
+
 def _pixels_of(image: Image.Image, target: ImageFormat) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
-        # Grey of 16 bits a pixel, which convert() would clip at 255.
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        # Grey of 12 or 16 bits a pixel, which convert() would clip at 255.
+        image = Image.fromarray((np.asarray(image) >> (_bits_of(image) - 8)).clip(0, 255).astype(np.uint8))
     elif image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     # From a mode with alpha, convert() drops that channel.

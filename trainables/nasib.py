@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from trainables.checkpoint import load_search, save_search
 from trainables.data import Dataset
-from trainables.device import device_memory, find_device
+from trainables.device import device_memory
 from trainables.fits import check_memory_of
 from trainables.search import Search
 from trainables.settings import TrialSettings
@@ -34,9 +34,9 @@ class NasibTrainable(SlicedTrainable):
             ValueError: The search has no room in the device's memory.
         """
         assert isinstance(settings, TrialSettings), "a search has a search's settings"
-        device = find_device()
-        check_memory_of(settings.search, dataset, device_memory(device, self.holds("GPU")), "its device")
-        return SearchWork(settings, dataset, device, left if isinstance(left, Search) else None, to_be_loaded)
+        memory = device_memory(self.device, self.holds("GPU"))
+        check_memory_of(settings.search, dataset, memory, "its device")
+        return SearchWork(settings, dataset, self.device, left if isinstance(left, Search) else None, to_be_loaded)
 
     @property
     def search(self) -> Search:

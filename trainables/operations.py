@@ -6,7 +6,7 @@ import importlib
 
 from torch import nn
 
-from trainables.candidates import check_name, is_import_path, kernel_of
+from trainables.candidates import check_name, check_window, is_import_path, kernel_of
 from trainables.convolution import SameConvolution
 
 
@@ -22,8 +22,7 @@ def separable_convolution(channels: int, i: int, j: int) -> nn.Module:
 
 def pooling(kind: str, i: int, j: int) -> nn.Module:
     """Average or maximum over windows of odd height i and width j; padding does not count in the average."""
-    if i % 2 == 0 or j % 2 == 0:
-        raise ValueError(f"{kind}{i}x{j}: a pooling window has odd height and width, such as {kind}3x3")
+    check_window(kind, i, j)
     padding = (i // 2, j // 2)
     if kind == "max_pool":
         return nn.MaxPool2d((i, j), stride=1, padding=padding)

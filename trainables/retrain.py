@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from trainables.augmentation import BatchTransform
 from trainables.checkpoint import save_tensors
 from trainables.data import Dataset, make_splits
-from trainables.device import find_device
 from trainables.manifest import TRAINING, verify_checkpoint, write_manifest
 from trainables.sampling import seeded_torch, stream_seed
 from trainables.sliced import TOLD, SlicedTrainable, Told, Work
@@ -48,7 +47,7 @@ class RetrainTrainable(SlicedTrainable):
             ValueError: Network and data do not fit.
         """
         assert isinstance(settings, TrainingSettings), "a training has a training's settings"
-        return NetworkTraining(settings, dataset, find_device())
+        return NetworkTraining(settings, dataset, self.device)
 
     @property
     def training(self) -> NetworkTraining:
@@ -199,8 +198,11 @@ class NetworkTraining(Training):
             raise ValueError(f"{directory} is the checkpoint of a search, not of a network's training")
         saved: dict[str, Any] = json.loads((directory / NETWORK).read_text(encoding="utf-8"))
         own = self.settings.model_dump(mode="json", exclude=_APART)
-        apart = {"data"}  # They may lie elsewhere now; what they hold is told by their fingerprint.
-        differing = [key for key in own if key not in apart and saved["settings"].get(key) != own[key]]
+        own_data, saved_data = own.pop("data"), saved["settings"].get("data", {})
+        differing = [key for key in own if saved["settings"].get(key) != own[key]]
+        # They may lie elsewhere now; what they hold is told by their fingerprint.
+        used = [key for key in own_data if key not in ("name", "root", "cache", "download")]
+        differing += [f"data.{key}" for key in used if saved_data.get(key) != own_data[key]]
         if saved["data"]["fingerprint"] != self._dataset.fingerprint:
             differing.append("data")
         if differing:

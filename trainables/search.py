@@ -13,6 +13,7 @@ from torch import Tensor
 from trainables.alpha import ArchitectureParameters
 from trainables.architecture import Architecture
 from trainables.data import BatchTransform, Dataset, make_splits
+from trainables.device import sent
 from trainables.epoch_plan import Phase, PlannedBatch, plan_epoch
 from trainables.momentum_sgd import MomentumSGD
 from trainables.objective import best_of_random, measure_objective
@@ -260,11 +261,11 @@ class Search:
         """The epoch's order of a part of the training set, as indices on the device."""
         epoch = self.current_epoch
         if self._orders is None or self._orders[0] != epoch:
-            orders = {Phase.SELECTION: self._parts[Phase.SELECTION].to(self._device)}
+            orders = {Phase.SELECTION: sent(self._parts[Phase.SELECTION], self._device)}
             for shuffled in (Phase.WEIGHTS, Phase.ALPHA):
                 generator = random_stream(self.settings.seed, f"{shuffled.value} order", epoch)
                 part = self._parts[shuffled]
-                orders[shuffled] = part[torch.randperm(len(part), generator=generator)].to(self._device)
+                orders[shuffled] = sent(part[torch.randperm(len(part), generator=generator)], self._device)
             self._orders = epoch, orders
         return self._orders[1][phase]
 

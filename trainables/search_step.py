@@ -12,6 +12,7 @@ from trainables.alpha import ArchitectureParameters
 from trainables.momentum_sgd import MomentumSGD
 from trainables.settings import PairScale
 from trainables.supernet import Supernet
+from trainables.training import correctly_classified
 
 
 def weight_step(
@@ -88,5 +89,4 @@ def count_correct(supernet: Supernet, images: Tensor, labels: Tensor, columns: S
         An int64 scalar on the device.
     """
     logits = supernet(images, [(column,) for column in columns])
-    correct: Tensor = logits.argmax(dim=1) == labels
-    return correct.sum()
+    return correctly_classified(logits, labels)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+import torch
 from ray.tune import Trainable
 
 from trainables.data import Dataset, load_dataset
@@ -196,10 +197,14 @@ class SlicedTrainable(Trainable):  # type: ignore[misc]
     def _build(self, to_be_loaded: bool = False) -> Work:
         """New work under the present configuration."""
         assert self._loaded is not None, "the trial was not set up"
-        device = find_device()
+        device = self.device
         choose_algorithms(device, self._settings.deterministic)
         left, self._left = self._left, None
+        if device.type != "cpu":
+            # There once for all trials of the process: what is left still holds its own.
+            self._loaded = self._loaded[0], self._loaded[1].with_images_on(device)
         self._work = self.make_work(self._settings, self._loaded[1], left, to_be_loaded)
+        del left
         self._constant_metrics = {
             "parameters": self._work.parameters_count,
             "device_name": device_name(device),
@@ -209,6 +214,11 @@ class SlicedTrainable(Trainable):  # type: ignore[misc]
         if self._memory is None or device.type == "cuda":
             self._memory = MemoryWatch(device)
         return self._work
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: on a GPU only if it holds some of one, as Ray hides none from those that do not."""
+        return find_device() if self.trial_resources is None or self.holds("GPU") else torch.device("cpu")
 
     def holds(self, resource: str) -> float:
         """How much of a resource of Ray's the trial holds; 0 outside of Ray."""
@@ -303,6 +313,7 @@ class SlicedTrainable(Trainable):  # type: ignore[misc]
             left.settings = self._settings
             left.tell_horizon()
             return
+        del left  # What it holds is needed for the other one.
         work = self._work or self._build(to_be_loaded=True)
         # What could not be loaded is no work, new or old.
         self._work = None

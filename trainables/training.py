@@ -201,6 +201,15 @@ def finish(steps: Steps[T]) -> T:
             return result
 
 
+def correctly_classified(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many rows of logits [B, classes] are largest at their label [B]; none that has NaN or infinity.
+
+    A network that has diverged would else have the share of the first class as its accuracy.
+    """
+    correct: Tensor = (logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)
+    return correct.sum()
+
+
 def judge(network: nn.Module, data: LabelledImages, batch_size: int, precision: Precision = "float32") -> Judgement:
     """Evaluate a network, in evaluation mode, on all images of a part."""
     return finish(judging(network, data, batch_size, precision))
@@ -218,7 +227,7 @@ def judging(
     for start in range(0, len(data.part), batch_size):
         images, labels = data.batch(data.part[start : start + batch_size])
         logits = logits_of(network, images, precision)
-        correct += (logits.argmax(dim=1) == labels).sum()
+        correct += correctly_classified(logits, labels)
         loss += functional.cross_entropy(logits, labels, reduction="sum").double()
         yield
     return Judgement(int(correct), len(data.part), float(loss) / len(data.part))

@@ -23,6 +23,7 @@ from nasib_ray.report.figures import (
 )
 from nasib_ray.report.history import Curve, HappeningKind, History
 from nasib_ray.status import single_values
+from nasib_ray.tables import short_value
 from schedulers.allocators import rungs_of_horizon
 from schedulers.search_record import SearchRecord
 from schedulers.sweep_state import SweepState
@@ -180,7 +181,7 @@ def _add_curve(
         return
     x, y = zip(*thinned(points), strict=True)
     values = single_values(search.config)
-    told = ", ".join(f"{name} {_short(values[name])}" for name in settings[:_TOLD_SETTINGS] if name in values)
+    told = ", ".join(f"{name} {short_value(values[name])}" for name in settings[:_TOLD_SETTINGS] if name in values)
     drawn.add_scatter(
         x=x, y=rounded(y), row=row, col=1, showlegend=False, name=shown(search.id),
         mode="lines+markers" if best or len(points) <= 4 else "lines",
@@ -248,7 +249,3 @@ def _by_layer(curve: Curve) -> list[list[tuple[int, float]]]:
     return [
         list(zip([epoch for epoch, _ in rows], layer, strict=True)) for layer in zip(*(v for _, v in rows), strict=True)
     ]
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

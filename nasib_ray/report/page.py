@@ -25,7 +25,15 @@ from nasib_ray.report import checklist, curves, diagram, kernels, published, spe
 from nasib_ray.report.history import History, sweep_history
 from nasib_ray.results import Sweep, load_sweep, sweep_exists
 from nasib_ray.status import SweepStatus, single_values
-from nasib_ray.tables import Signs, budget_line, count, metric_value, states_line, telling_settings
+from nasib_ray.tables import (
+    Signs,
+    budget_line,
+    count,
+    metric_value,
+    short_value,
+    states_line,
+    telling_settings,
+)
 from nasib_ray.trained import CONTROLS, TRAININGS
 from nasib_ray.version import __version__
 from schedulers.search_record import SearchRecord
@@ -221,10 +229,10 @@ def _comparison(material: _Material) -> published.Comparison:
     first = next(iter(material.sweep.state.searches.values()), None)
     data = str(single_values(first.config).get("data/name", "data of its own")) if first is not None else "other data"
     searched = None if config is None else material.sweep
-    if config is not None and (config.data.image_size or config.data.subset):
-        data = f"{config.data.name}, smaller images or fewer of them"
-    name = data if config is None else config.data.name
-    return published.comparison(searched, material.trainings, material.controls, candidates, name)
+    if config is not None:
+        reduced = config.data.image_size or config.data.subset
+        data = f"{config.data.name}, smaller images or fewer of them" if reduced else config.data.name
+    return published.comparison(searched, material.trainings, material.controls, candidates, data)
 
 
 def _facts(material: _Material) -> list[tuple[str, str]]:
@@ -262,7 +270,7 @@ def _trial_rows(material: _Material, settings: Sequence[str]) -> list[dict[str, 
         rows.append(
             {
                 **trial,
-                "settings": [_short(values.get(name)) for name in settings],
+                "settings": [short_value(values.get(name)) for name in settings],
                 "seed": values.get("seed"),
                 "why": record.why,
                 "architecture": ", ".join(map(str, found)) if isinstance(found, list) else "",
@@ -310,12 +318,6 @@ def _interval(estimate: Estimate, signed: bool) -> str:
 
 def _listed(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _clock(unix_seconds: float) -> str:

@@ -265,11 +265,11 @@ def test_only_keys_that_matter_make_another_sweep() -> None:
 
 def test_no_share_is_kept_for_searches_that_cannot_come() -> None:
     grid = {"k": {"grid": [0.1, 0.2]}, "lambda": {"grid": [0.01, 0.02, 0.03]}}
-    assert SweepConfig(search=grid).searches == 6
-    assert SweepConfig(search=grid, points=[{"k": 0.2}]).searches == 7
-    assert SweepConfig(search=grid, searches=3).searches == 3
-    assert SweepConfig(search={"k": 0.1, "lambda": 0.01}).searches == 1
-    assert SweepConfig(search={"k": 0.1}).searches == 8
+    assert SweepConfig(search=grid).full_searches == 6
+    assert SweepConfig(search=grid, points=[{"k": 0.2}]).full_searches == 7
+    assert SweepConfig(search=grid, searches=3).full_searches == 3
+    assert SweepConfig(search={"k": 0.1, "lambda": 0.01}).full_searches == 1
+    assert SweepConfig(search={"k": 0.1}).full_searches == 8
 
 
 def test_relative_paths_of_data_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,10 +288,8 @@ def test_relative_paths_of_data_are_made_absolute(tmp_path: Path, monkeypatch: p
 def test_a_uri_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cloud = SweepConfig(storage="s3://bucket/a~b/../c")
-    assert cloud.stored_in_uri
     assert cloud.storage_path == "s3://bucket/a~b/../c"
     local = SweepConfig(storage="results")
-    assert not local.stored_in_uri
     assert local.storage_path == str(tmp_path / "results")
     assert SweepConfig().storage_path == str(Path.home() / "nasib_ray_results")
 

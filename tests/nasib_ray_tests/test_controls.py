@@ -58,11 +58,17 @@ def test_controls_of_a_sweep_in_which_other_things_are_tuned_or_nothing_is() -> 
             key: first[key] for key in ("channels", "learning_rate")
         }
     alone = SweepConfig(budget="30 cpu-minutes", data="digits", search={**SMALL, "k": 0.2, "lambda": 0.005})
-    assert alone.searches == 1
+    assert alone.full_searches == 1
     controls = {control.name: control.config for control in controls_of(alone, Place("/sweeps", "mine"))}
     assert {control.search.fixed["lambda"] for control in controls.values()} == {0.005}
     assert (controls["best-of-n"].searches, controls["random-search"].searches) == (8, 8)
     assert whole_budget(config).device_seconds == 5 * 30 * 60
+
+
+def test_only_one_control_of_a_sweep_of_random_search_is_one() -> None:
+    config = SweepConfig(budget="30 cpu-minutes", data="digits", search=SMALL, method="random-search")
+    methods = {control.name: control.config.method for control in controls_of(config, Place("/sweeps", "mine"))}
+    assert {name for name, method in methods.items() if method == "random-search"} == {"random-search"}
 
 
 def test_random_search_draws_every_candidate_alike_and_trains_what_it_draws(tmp_path: Path) -> None:

@@ -235,6 +235,17 @@ def test_test_errors_of_a_retrained_sweep(make_driver: Any, sweep_folder: Path, 
     assert "incumbent" not in trainings
 
 
+@pytest.mark.parametrize(("subset", "same"), [(None, True), (1000, False)])
+def test_a_part_of_the_papers_data_set_is_another_one(
+    make_driver: Any, sweep_folder: Path, tmp_path: Path, subset: int | None, same: bool
+) -> None:
+    begin_sweep(make_driver(), data={"name": "cifar10", "subset": subset})
+    _retrained(sweep_folder, 0.98, 0.96)
+    page = page_of(sweep_folder, tmp_path)
+    assert ("The data set is the paper&#39;s" in page or "The data set is the paper's" in page) == same
+    assert ("this sweep searched on cifar10, smaller images or fewer of them" in page) != same
+
+
 def test_controls_stand_beside_what_was_found(make_driver: Any, sweep_folder: Path, tmp_path: Path) -> None:
     begin_sweep(make_driver())
     _retrained(sweep_folder, 0.98, 0.96, **{"random-search": (0.95, 0.93), "all conv3x3": (0.9, 0.9)})

@@ -158,7 +158,8 @@ def test_the_first_point_is_the_papers_where_it_lies_in_the_ranges() -> None:
     assert SearchSpace.parse({"lambda": 0.5}).default_points() == [{"k": 0.1}]
     assert SearchSpace.parse({"k": {"uniform": [0.2, 0.5]}}).default_points() == []
     assert SearchSpace.parse({"k": {"grid": [0.1, 0.5]}}).default_points() == []
-    assert SearchSpace.parse({"k": 0.1}).default_points() == []
+    assert SearchSpace.parse({"k": 0.1}).default_points() == [{"lambda": point["lambda"]}]
+    assert SearchSpace.parse({"k": 0.1, "lambda": 0.5}).default_points() == []
 
 
 def test_points_of_the_user_are_checked() -> None:

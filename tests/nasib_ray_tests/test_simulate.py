@@ -104,6 +104,8 @@ def test_a_budget_of_device_time_needs_the_times_of_epochs(nasib_ray: Run, table
             "pbt cannot be simulated over these: ",
         ),
         (("--full-trainings", 3, "--mode", "low"), "--mode low"),
+        (("--full-trainings", 3, "--preemptions-per-hour", "inf"), "inf preemptions an hour"),
+        (("--full-trainings", 3, "--preemptions-per-hour", "nan"), "greater than or equal to 0"),
         (("--full-trainings", 3, "--json", "no/folder/runs.json"), "there is no folder no/folder"),
     ],
 )

@@ -16,6 +16,7 @@ from nasib_ray.results import load_sweep
 from nasib_ray.warm_start import earlier_horizons, warm_started
 from schedulers.clock import SimulatedClock
 from schedulers.sweep_state import SweepState
+from tests.nasib_ray_tests.conftest import Driver
 
 SMALL = {"data": "digits", "searches": 4}
 
@@ -86,6 +87,20 @@ def test_a_sweep_that_is_there_goes_on_with_its_own_points(
     begun, told = warm_started(SweepConfig(**SMALL, points=[{"k": 0.2}]), [load_sweep(earlier)], earlier)
     assert begun.points == SweepConfig(**SMALL).points, "those that it was begun with"
     assert told == [f"{earlier} goes on with the points that it was begun with"]
+
+
+def test_a_sweep_that_ended_before_its_first_trial_is_begun_anew(earlier: str, tmp_path: Path) -> None:
+    Driver(tmp_path / "new").journal.close()
+    config, told = warm_started(SweepConfig(**SMALL), [load_sweep(earlier)], str(tmp_path / "new"))
+    assert len(config.points) == 4
+    assert told == []
+
+
+def test_of_a_small_space_there_are_as_many_searches_as_the_points_make(earlier: str, tmp_path: Path) -> None:
+    grids = {"k": {"grid": [0.05, 0.1, 0.3]}, "lambda": {"grid": [0.01, 0.02, 0.03]}}
+    config = SweepConfig(data="digits", searches=20, search=grids)
+    assert config.full_searches == 9
+    assert warm_started(config, [load_sweep(earlier)], str(tmp_path / "new"))[0].full_searches == 12
 
 
 @pytest.mark.parametrize(("horizon", "says"), [(3, False), (30, True)])

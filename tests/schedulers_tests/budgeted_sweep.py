@@ -46,6 +46,17 @@ class Reusable(Plain):
         return True
 
 
+class Choosy(Reusable):
+    """Reports what it was made of; the first that comes to its third step fails there."""
+
+    def step(self) -> dict[str, Any]:
+        failed = Path(self.config["folder"], "failed")
+        if self.done_steps == 2 and not failed.exists():
+            failed.touch()
+            raise RuntimeError("a step went wrong")
+        return {**super().step(), "made_of": repr([self.config[key] for key in ("shape", "scale", "model", "inner")])}
+
+
 class Heavy(Reusable):
     """Its checkpoints take a million bytes and a few."""
 

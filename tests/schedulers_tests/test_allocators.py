@@ -14,10 +14,8 @@ from schedulers.search_record import SearchRecord, SearchStatus
 
 
 def search(index: int, epochs: int = 0, horizon: int | None = 16, state: SearchStatus = "paused") -> SearchRecord:
-    seconds = [1.0] if epochs else []
-    return SearchRecord(
-        f"t{index}", index, {}, state, epochs, epochs, horizon if epochs else None, epoch_seconds=seconds
-    )
+    known: dict[str, Any] = {"epoch_seconds": [1.0], "curve": [(epochs, 0.5)]} if epochs else {}
+    return SearchRecord(f"t{index}", index, {}, state, epochs, epochs, horizon if epochs else None, **known)
 
 
 PLENTY = SweepView(
@@ -146,6 +144,25 @@ class TestHalving:
 
     def test_a_search_that_was_not_ranked_never_passes_a_rung(self) -> None:
         assert ask(AsyncHalving(), search(0, 4)) == Slice(None, 4, 16, "new")
+
+    @pytest.mark.parametrize("slots", [1, 8])
+    def test_one_that_has_diverged_keeps_nobody_from_passing_its_rung(self, slots: int) -> None:
+        allocator = halving_without_horizon(16)
+        diverged = replace(search(0, 4), curve=[(3, 0.9)])
+        observe(allocator, 3, 0.9)
+        for index in range(1, 5):
+            allocator.observe(search(index, 4), 4, 0.1 * index)
+        waiting = [diverged, *(search(index, 4) for index in range(1, 5))]
+        seen = {"slots": slots, "horizon_told": False}
+        assert ask(allocator, *waiting, **seen) == Slice("t4", 12, 16, "continue")
+        assert ask(allocator, *waiting[:-1], **seen, more_searches=False) == Slice("t3", 12, 16, "continue")
+
+    def test_one_that_was_stopped_before_its_slice_ended_has_not_diverged(self) -> None:
+        allocator = AsyncHalving()
+        observe(allocator, 5, 0.1)
+        stopped = replace(search(1, 6), target=8, curve=[(5, 0.9)])
+        allocator.observe(stopped, 5, 0.9)
+        assert ask(allocator, search(0, 6), stopped, more_searches=False) == Slice("t1", 2, 16, "continue")
 
     def test_a_search_that_crashed_and_comes_again_is_entered_once(self) -> None:
         allocator = AsyncHalving(continue_at_once=False)
@@ -339,6 +356,14 @@ class TestLeader:
         allocator = halving_without_horizon(16)
         observe(allocator, 16, 0.3, 0.9)
         assert ask(allocator, search(1, 16, state="finished"), slots=8) == Slice(None, 1, 16, "new")
+
+
+@pytest.mark.parametrize("eta", [0, 1])
+def test_one_in_less_than_two_is_refused(eta: int) -> None:
+    with pytest.raises(ValueError, match=f"eta is {eta}, but must be 2 or more"):
+        AsyncHalving(eta=eta)
+    with pytest.raises(ValueError, match=f"eta is {eta}, but must be 2 or more"):
+        halving_without_horizon(16, eta=eta)
 
 
 class TestEqualShare:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -14,13 +15,14 @@ import pytest
 from ray import tune
 from ray.util import placement_group_table
 
+from nasib_ray import with_budget
 from schedulers import AsyncHalving, Budget, BudgetScheduler, Terms
 from schedulers.allocation import Slice, SweepView
 from schedulers.search_record import SearchRecord
 from schedulers.sweep_run import SweepRun
 from schedulers.sweep_state import SweepState
 from schedulers.tune_internals import drop_idle
-from tests.schedulers_tests.budgeted_sweep import Plain, Script
+from tests.schedulers_tests.budgeted_sweep import Choosy, Plain, Script
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("time_limit")]
 
@@ -38,9 +40,13 @@ def journal_of(script: Script) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("lease")}
 
 
-def grants_of(script: Script) -> list[dict[str, Any]]:
+def records_of(script: Script, event: str) -> list[dict[str, Any]]:
     records = [json.loads(line) for data in journal_of(script).values() for line in data.splitlines()]
-    return [record for record in records if record["event"] == "grant"]
+    return [record for record in records if record.get("event") == event]
+
+
+def grants_of(script: Script) -> list[dict[str, Any]]:
+    return records_of(script, "grant")
 
 
 def processes_of(script: Script) -> int:
@@ -107,6 +113,38 @@ def test_a_grid_is_searched_and_finished(script: Script) -> None:
     assert states(state) == {"finished"}
     assert [search.epochs for search in state.searches.values()] == [3, 3]
     assert state.end == "finished"
+
+
+def test_what_was_drawn_for_a_trial_stays_its_own_after_a_failure_and_a_resume(script: Script) -> None:
+    chosen = {"shape": tune.choice([(3, 3), (5, 5)]), "model": tune.choice([Plain, Choosy])}
+    inner = {"of_x": tune.sample_from(_of_x), "model": Plain, "shape": (7, 7)}
+    drawn = {"scale": tune.sample_from(lambda spec: random.random()), "inner": inner}
+    space = {"x": tune.uniform(0, 1), "folder": script.storage, **chosen, **drawn}
+    for budget in ("15 cpu-seconds", "30 cpu-seconds"):
+        tune_config, run_config = with_budget(
+            budget,
+            tune.TuneConfig(metric="value", mode="max"),
+            tune.RunConfig(storage_path=script.storage, name=script.name, verbose=0),
+            max_t=16,
+        )
+        tune.Tuner(Choosy, param_space=space, tune_config=tune_config, run_config=run_config).fit()
+    for search in tune_config.scheduler.state.searches.values():
+        assert search.config["inner"]["of_x"] == 2 * search.config["x"]
+        assert 0 <= search.config["scale"] <= 1
+    reports = records_of(script, "report")
+    made_of = {report["trial"]: report["metrics"]["made_of"] for report in reports}
+    assert all(report["metrics"]["made_of"] == made_of[report["trial"]] for report in reports)
+    assert len({*made_of.values()}) == len(made_of), "each has a scale of its own"
+    assert all("(7, 7)" in told and "Plain" in told for told in made_of.values())
+    runs = {(report["trial"], report["run"]) for report in reports}
+    assert len(runs) > len(made_of), "some trial ran in both"
+    failed = {record["trial"] for record in records_of(script, "failure")}
+    assert failed & made_of.keys()
+
+
+def _of_x(spec: Any) -> float:
+    x: float = spec.config.x
+    return 2 * x
 
 
 def test_optuna_suggests(script: Script) -> None:

@@ -18,7 +18,7 @@ from schedulers.cluster_room import ClusterRoom
 from schedulers.core import SweepCore
 from schedulers.device_rates import DeviceRates, Prices
 from schedulers.meter import Holding, Phase
-from schedulers.node_watch import Asker
+from schedulers.node_watch import Asker, NodeWatch
 from schedulers.simulated_world import Process
 from schedulers.sweep_state import SweepState
 from tests.schedulers_tests.conftest import Sweep
@@ -183,6 +183,17 @@ class TestDeadDrivers:
         self.resumed(sweep, 5.0, 4.0)
         state = SweepState.replay(None, sweep.book.records)
         assert state.most_devices == 4.0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "needed", "slots"),
+    [(4, 0.4, 8), (2, 0.6, 2), (4, 0.5, 8), (1, 0.1, 10), (4, 1.0, 4), (4, 2.0, 2), (3, 2.0, 1), (0, 0.5, 0)],
+)
+def test_parts_of_a_gpu_lie_in_one_gpu(monkeypatch: pytest.MonkeyPatch, gpus: int, needed: float, slots: int) -> None:
+    watch = NodeWatch(SimulatedClock())
+    monkeypatch.setattr(watch, "_look", lambda: None)
+    monkeypatch.setattr(watch, "_nodes", {"node": {"CPU": 64.0, "GPU": float(gpus)}})
+    assert watch.slots({"CPU": 1.0, "GPU": needed}) == slots
 
 
 class TestAsking:

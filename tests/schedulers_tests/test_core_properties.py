@@ -266,7 +266,10 @@ class Interleavings(RuleBasedStateMachine):
         assert self.book.records[: len(on_disk)] == on_disk
         assert self.core.state.ledger.spent == pytest.approx(self.seen)
         assert self.core.state.ledger.grants == {}
-        assert all(search.state != "running" for search in self.core.state.searches.values())
+        for search in self.core.state.searches.values():
+            assert search.state != "running"
+            kept = search.checkpoints[-1].epochs if search.checkpoints else 0
+            assert not search.unfinished or search.epochs == kept, "it goes on from what was saved"
 
     @rule(more=st.floats(0.0, 50.0))
     def the_driver_is_interrupted_and_the_budget_raised(self, more: float) -> None:

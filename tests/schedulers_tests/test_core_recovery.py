@@ -199,6 +199,13 @@ class TestMeasuring:
         granted = [grant.amount for grant in sweep.state.ledger.grants.values()]
         assert granted == pytest.approx([100.0] * slots)
 
+    @pytest.mark.parametrize("boot_seconds", [12.0, 300.0])
+    def test_a_first_grant_is_enough_for_a_boot(self, boot_seconds: float) -> None:
+        sweep = Sweep(budget=30_000.0, allocator=AsyncHalving(), boot_seconds=boot_seconds)
+        piece, view = sweep.offer(slots=16)
+        stepping = sweep.core.book(piece, sweep.core.add_search("a", {}), view, None)
+        assert stepping > boot_seconds
+
     def test_after_a_failure_the_next_is_twice_as_large(self) -> None:
         sweep = Sweep(budget=86_400.0)
         amounts = []
@@ -282,6 +289,20 @@ def test_halving_decides_the_same_after_a_replay() -> None:
         assert offer is not None
         answers.add(offer[0])
     assert answers == {Slice("d", 4, 16, "continue")}
+
+
+def test_a_journal_that_ends_while_a_trial_was_to_keep_its_slot_loses_what_was_not_saved() -> None:
+    sweep = Sweep(budget=400.0, full_epochs=8)
+    sweep.start(epochs=2)
+    sweep.hold(3.0, "setup")
+    sweep.hold(4.0)
+    sweep.report(2, seconds=4.0)
+    sweep.core.flush()
+    assert sweep.core.keep_slot("a", 1, ["a"]) is not None
+    paused = next(record["number"] for record in sweep.book.records if record.get("state") == "paused")
+    after = Sweep(budget=400.0, records=sweep.book.records[:paused])
+    assert (after.search().state, after.search().epochs) == ("paused", 0)
+    assert after.kinds().keys() == {"lost"}
 
 
 def test_a_driver_that_dies_while_a_trial_leaves_its_slot_loses_what_was_not_saved(

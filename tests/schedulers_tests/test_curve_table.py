@@ -30,6 +30,16 @@ def test_what_diverged_has_the_worst_value_of_all(tmp_path: Path) -> None:
     assert read_curve_table(written(tmp_path, rows), "max").curves[0] == [1.0, 0.0]
 
 
+def test_where_half_diverged_they_have_no_part_in_the_median(tmp_path: Path) -> None:
+    rows = [{"curve": curve} for curve in ([1e12, math.nan], [1.0, None], [3.0, 4.0], [3.0, 2.0])]
+    table = read_curve_table(written(tmp_path, rows))
+    assert [table.regret(value) for value in (2.0, 2.5, 3.0, 1e12)] == [0.0, 0.5, 1.0, 1.0]
+    fewer = read_curve_table(written(tmp_path, [*rows[1:], {"curve": [5.0, 6.0]}]))
+    assert fewer.regret(3.5) == 0.5, "of 6, 4, 2 and 6 the median is 5"
+    nothing_else = read_curve_table(written(tmp_path, [{"curve": [1.0, math.nan]}]))
+    assert nothing_else.regret(1.0) == 0.0
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -51,6 +61,13 @@ def test_a_file_that_is_not_there_or_no_parquet_is_refused(tmp_path: Path) -> No
     for name in ("text.parquet", "none.parquet"):
         with pytest.raises(ValueError, match=f"{name} cannot be read as a Parquet file"):
             read_curve_table(tmp_path / name)
+
+
+def test_a_column_that_python_cannot_hold_is_refused(tmp_path: Path) -> None:
+    beyond = pa.array([2**60], pa.timestamp("ms"))
+    pq.write_table(pa.table({"when": beyond, "curve": [[1.0]]}), tmp_path / "task.parquet")
+    with pytest.raises(ValueError, match=r"task.parquet cannot be read as a Parquet file"):
+        read_curve_table(tmp_path / "task.parquet")
 
 
 @pytest.mark.parametrize("kind", [pa.large_list(pa.float32()), pa.list_(pa.float64(), 2)], ids=str)

@@ -98,6 +98,24 @@ def test_a_bracket_of_hyperband_goes_on_without_those_that_end_early() -> None:
     assert sum(search.state == "finished" for search in short) > len(short) / 2
 
 
+@pytest.mark.parametrize("ends", [3, 9])
+def test_a_bracket_of_hyperband_goes_on_without_those_that_end_with_it(ends: int) -> None:
+    made = made_table(rows=120, epochs=27)
+    # Those that end there are the best of their bracket.
+    curves = [[*curve[: ends - 1], 2.0] if row % 4 == 0 else curve for row, curve in enumerate(made.curves)]
+    state = swept(replace(made, curves=curves), HyperBand(27), full_trainings=30, slots=2)
+    searches = list(state.searches.values())
+    for bracket in (searches[4:10], searches[10:22]):
+        assert any(search.epochs == 27 for search in bracket), "somebody comes to the end of each bracket"
+
+
+def test_a_bracket_of_hyperband_is_as_large_as_there_are_trials() -> None:
+    table = made_table(rows=17, epochs=27)
+    state = swept(table, HyperBand(27), full_trainings=17, slots=3)
+    bracket = sorted((search.epochs for search in list(state.searches.values())[10:]), reverse=True)
+    assert bracket == [27, 27, 9, 9, 3, 3, 3], "7 of 12 trials: the third and then the ninth of 12 go on"
+
+
 @pytest.mark.parametrize("peer", [AshaStopping, HyperBand, MedianStopping, FirstComeFirstServed])
 @pytest.mark.parametrize("slots", [1, 5])
 def test_all_use_the_whole_budget(peer: type[Peer], slots: int) -> None:

@@ -21,11 +21,13 @@ from ray.tune import Checkpoint, PlacementGroupFactory, Trainable, TuneConfig
 from ray.tune.execution import class_cache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Experiment, Trial
+from ray.tune.impl.placeholder import _FunctionResolver
 from ray.tune.registry import get_trainable_cls
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher, SearchGenerator
 
 import schedulers
+from schedulers.plain_data import FUNCTION
 from schedulers.tune_internals import (
     cluster_is_own,
     drop_idle,
@@ -130,6 +132,10 @@ def test_private_names_are_imported_only_where_they_are_kept_together() -> None:
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ray."):
                 private = "._" in (node.module or "") or any(alias.name.startswith("_") for alias in node.names)
                 assert not private or path.name == "tune_internals.py", f"{path.name} imports from {node.module}"
+
+
+def test_the_placeholder_of_a_function_begins_as_it_did() -> None:
+    assert FUNCTION == _FunctionResolver.TOKEN
 
 
 def test_the_actor_manager_has_live_actors_and_waits_so_long_at_most(controller: TuneController) -> None:

@@ -175,6 +175,12 @@ def test_splits_that_leave_too_little_are_refused(count: int, settings: dict[str
         splits(count, **settings)
 
 
+def test_a_class_that_would_not_be_trained_is_named() -> None:
+    labels = torch.tensor([0] * 996 + [1] * 2 + [2] * 2)
+    with pytest.raises(ValueError, match="of class 1 alpha and selection take all 2 training images"):
+        make_splits(labels, DataSettings(alpha_images=0.4, selection_images=0.4), seed=0)
+
+
 def test_an_image_set_is_plain_data() -> None:
     part = ImageSet(torch.zeros(1, 1, 2, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(AttributeError):

@@ -145,6 +145,19 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
         decoded(source(part(10)), tmp_path)
 
 
+def test_a_file_that_lost_its_contents_is_damage(tmp_path: Path) -> None:
+    decoded(source(part(10)), tmp_path)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    os.truncate(folder / "labels.npy", 0)
+    with pytest.raises(ValueError, match=rf"{folder.name} are damaged .* remove that folder"):
+        decoded(source(part(10)), tmp_path)
+
+
+def test_a_test_part_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the test part has no images"):
+        decoded(source(part(10), part(0)), tmp_path)
+
+
 def test_a_cache_that_cannot_be_written_says_what_to_set(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot write to the cache .*set data\.cache"):

@@ -20,6 +20,10 @@ def test_a_last_batch_of_less_than_half_joins_the_one_before(images: int, expect
     assert batch_bounds(images, 4) == expected
 
 
+def test_no_batch_is_of_one_image() -> None:
+    assert batch_bounds(5, 2) == [(0, 2), (2, 5)]
+
+
 def test_a_part_without_two_images_is_refused() -> None:
     with pytest.raises(ValueError, match="a part of 1 images"):
         batch_bounds(1, 4)

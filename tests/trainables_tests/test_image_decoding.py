@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +120,29 @@ def test_pixels_of_no_known_range_are_refused() -> None:
     images = EncodedImages(lambda: [[EncodedImage(buffer.getvalue(), "a.tif")]], workers=1)
     with pytest.raises(ValueError, match=r"a\.tif .*floating-point"):
         list(images.formats())
+
+
+def tiff(pixels: np.ndarray[Any, Any], **tags: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "TIFF", **tags)
+    return buffer.getvalue()
+
+
+def test_a_tiff_of_32_bits_is_refused_and_one_of_16_is_read() -> None:
+    images = EncodedImages(lambda: [[EncodedImage(tiff(RAMP.astype(np.int32)), "a.tif")]], workers=1)
+    with pytest.raises(ValueError, match=r"a\.tif .*save it with 8 or 16 bits"):
+        list(images.formats())
+    images = EncodedImages(lambda: [[EncodedImage(tiff(RAMP.astype(np.uint16) * 256), "b.tif")]], workers=1)
+    assert np.array_equal(only_block(images, ImageFormat(4, 6, 1))[0, 0], RAMP)
+
+
+def test_a_tiff_of_12_bits_is_scaled_to_eight() -> None:
+    # Two pixels in three bytes: 0xFFF and 0x800.
+    tags = {256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 3}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    content = b"II*\0" + struct.pack("<I", 12) + b"\xff\xf8\x00\0" + struct.pack("<H", len(tags)) + entries + b"\0" * 4
+    images = EncodedImages(lambda: [[EncodedImage(content, "c.tif")]], workers=1)
+    assert only_block(images, ImageFormat(1, 2, 1))[0, 0].tolist() == [[255, 128]]
 
 
 def test_small_images_are_decoded_by_one_thread() -> None:

@@ -171,6 +171,23 @@ class WithResources(NasibTrainable):
         return PlacementGroupFactory(self.bundles)
 
 
+@pytest.mark.parametrize(("bundles", "kind"), [([{"CPU": 1}], "cpu"), ([{"CPU": 1, "GPU": 0.5}], "cuda")])
+def test_a_trial_computes_on_a_gpu_only_if_it_holds_one(
+    make: Make,
+    small_config: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    bundles: list[dict[str, float]],
+    kind: str,
+) -> None:
+    monkeypatch.setattr(WithResources, "bundles", bundles)
+    trainable, alone = WithResources(small_config), make()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert trainable.device.type == kind
+    assert alone.device.type == "cuda", "outside of Ray nobody counts"
+    trainable.stop()
+
+
 @pytest.mark.parametrize(
     ("bundles", "threads"), [([{"CPU": 2.5}], 2), ([{"CPU": 0.5}], 1), ([{"GPU": 1}], 1), ([{"CPU": 1}, {"CPU": 2}], 3)]
 )

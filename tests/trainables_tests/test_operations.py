@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.candidates import NARROW_NAMES, kernel_of, superkernel_names
+from trainables.candidates import NARROW_NAMES, check_name, kernel_of, superkernel_names
 from trainables.operations import build_operation
 
 
@@ -68,6 +68,8 @@ def test_pooling() -> None:
     assert torch.equal(build_operation("identity", 1)(x), x)
     with pytest.raises(ValueError, match="odd height and width"):
         build_operation("max_pool2x2", 1)
+    with pytest.raises(ValueError, match="avg_pool3x4: a pooling window has odd height and width"):
+        check_name("avg_pool3x4")
 
 
 OWN = """

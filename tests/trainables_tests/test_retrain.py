@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainables.architecture import Architecture, MacroShape
-from trainables.checkpoint import save_search
+from trainables.checkpoint import load_search, save_search
 from trainables.data import Dataset
 from trainables.retrain import RetrainTrainable
 from trainables.settings import SearchSettings
@@ -121,6 +121,11 @@ def test_a_checkpoint_of_another_training_or_of_a_search_is_refused(
     make().save_checkpoint(str(tmp_path))
     with pytest.raises(ValueError, match=r"another training, which differs in \['seed'\]"):
         make(seed=1).load_checkpoint(str(tmp_path))
+    with pytest.raises(ValueError, match=r"differs in \['data.subset', 'data.cutout'\]"):
+        make(data={"name": "digits", "subset": 400, "cutout": True}).load_checkpoint(str(tmp_path))
+    make(data={"name": "digits", "subset": 300, "download": False}).load_checkpoint(str(tmp_path))
+    with pytest.raises(ValueError, match="checkpoint of a network's training, not of a search"):
+        load_search(make_search(), tmp_path)
     search = tmp_path / "search"
     search.mkdir()
     save_search(make_search(), search)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from trainables.sampling import random_stream
 from trainables.search_step import architecture_step, count_correct, weight_step
 from trainables.settings import BatchNormPlace, PairScale, SearchSettings
 from trainables.supernet import Supernet
+from trainables.training import correctly_classified
 
 LAYERS, N = 3, 9
 
@@ -105,6 +107,11 @@ def test_evaluation_runs_one_unscaled_operation_a_layer() -> None:
     logits = supernet(images, [(4,), (0,), (8,)])
     correct = count_correct(supernet, images, labels, [4, 0, 8])
     assert int(correct) == int((logits.argmax(1) == labels).sum())
+
+
+def test_what_is_not_finite_is_not_classified() -> None:
+    logits = torch.tensor([[2.0, 1.0], [math.nan, math.nan], [math.inf, 0.0], [3.0, 4.0], [0.0, 1.0]])
+    assert int(correctly_classified(logits, torch.tensor([0, 0, 0, 1, 0]))) == 2
 
 
 def _kept_bytes(step: Callable[[], object]) -> int:
