@@ -197,6 +197,7 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         settings = {"device": budget.device, "trainable": trial.trainable_name, **terms.settings}
         core.enter_run(budget, settings, self._run.slots(), _UNSEEN_SECONDS[cluster_is_own()], rates.dearest)
         core.append("limits", max_storage_bytes=terms.max_storage_bytes, deadline=terms.deadline)
+        core.flush()
 
     @property
     def _running(self) -> SweepRun:
