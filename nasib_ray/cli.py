@@ -156,9 +156,9 @@ def resume(
 ) -> None:
     """Go on with a sweep that was interrupted, from its journal alone.
 
-    A finished sweep does not change, unless --budget raises its budget: then it goes on, except where the budget was
-    shared equally, as by `nasib-ray search`. The bound on storage is the last one that was given, and so is the
-    deadline, as long as it has not passed.
+    A finished sweep does not change, unless --budget raises its budget: then it goes on. That is refused where the
+    budget was shared equally and nothing is left to train or select, as behind `nasib-ray search`. The bound on storage
+    is the last one that was given, and so is the deadline, as long as it has not passed.
     """
     from nasib_ray.config import SweepConfig
     from nasib_ray.place import Place

@@ -105,9 +105,10 @@ def make_plan(config: SweepConfig, progress: Callable[[str, int, int], None] | N
         progress: Told of data that are being prepared.
 
     Raises:
-        ValueError: If there is no budget, this machine cannot hold a trial, the budget buys no epoch, or `max_storage`
-            cannot hold the checkpoints of what runs at once.
+        ValueError: If there is no budget, this machine cannot hold a trial, the budget buys no epoch, the deadline has
+            passed or leaves no time for one, or `max_storage` cannot hold the checkpoints of what runs at once.
     """
+    # Before imports that take seconds.
     check_ahead(config.deadline, datetime.now().astimezone())
     from nasib_ray.sweep import allocator_of
 

@@ -98,7 +98,7 @@ def retrain(path: str, plan: RetrainPlan, watcher: Watcher | None = None, addres
             networks += control_networks(path, found[0], plan.settings, dataset)
         wanted = trainings(networks, plan, config)
         there = [] if before is None else [search.config for search in before.state.searches.values()]
-        missing = [one for one in wanted if not any(_same(one, known) for known in there)]
+        missing = [one for one in wanted if not any(_same(one, other) for other in there)]
         # Those of earlier commands keep their places, and under a budget their shares.
         total = len(there) + len(missing)
         budget = _allowance(plan, device, before, len(missing))

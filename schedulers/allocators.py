@@ -47,11 +47,10 @@ def geometric_rungs(grace_period: int, eta: int, max_t: int) -> list[int]:
     return [rung for power in range(count) if (rung := grace_period * eta**power) < max_t]
 
 
-def check_eta(eta: int) -> int:
-    """Return ``eta``, of which one trial goes on at a rung; raises ValueError if it is below 2."""
+def check_eta(eta: int) -> None:
+    """Raise ValueError if ``eta``, of which one trial goes on at a rung, is below 2."""
     if eta < 2:
         raise ValueError(f"eta is {eta}, but must be 2 or more: one search in eta goes on at a rung")
-    return eta
 
 
 def measure(sweep: SweepView) -> Slice | None:
@@ -320,7 +319,8 @@ def halving_without_horizon(max_t: int, grace_period: int = 1, eta: int = 4) -> 
         grace_period: The first rung.
         eta: One trial in ``eta`` goes on; each rung has ``eta`` times the epochs of the one before.
     """
-    rungs = geometric_rungs(grace_period, check_eta(eta), max_t)
+    check_eta(eta)
+    rungs = geometric_rungs(grace_period, eta, max_t)
     return AsyncHalving(eta=eta, continue_at_once=False, rungs=rungs, endgame=False, leader_slots=LEADER_SLOTS)
 
 

@@ -201,7 +201,7 @@ class SlicedTrainable(Trainable):  # type: ignore[misc]
         choose_algorithms(device, self._settings.deterministic)
         left, self._left = self._left, None
         if device.type != "cpu":
-            # There once for all trials of the process: what is left still holds its own.
+            # Once for all trials of the process: the work that is left holds them too.
             self._loaded = self._loaded[0], self._loaded[1].with_images_on(device)
         self._work = self.make_work(self._settings, self._loaded[1], left, to_be_loaded)
         del left
