@@ -29,7 +29,7 @@ class SweepState:
     Attributes:
         ledger: The accounts.
         searches: Every search by id, in the order in which they were made.
-        settings: What the sweep's first record said: device, metric, mode, versions, ...; the configuration is the newest.
+        settings: What the first record said: device, metric, mode, versions, ...; the configuration is the newest one.
         mode: ``max`` or ``min``.
         epoch_device_seconds: Device-seconds of the sweep's first whole epoch; None until one was measured.
         full_horizon: The horizon that every search is told; None until an epoch was measured.
