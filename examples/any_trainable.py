@@ -58,7 +58,7 @@ def main() -> None:
         options.budget,
         tune.TuneConfig(metric="accuracy", mode="max"),
         tune.RunConfig(name="any_trainable", storage_path=options.storage, verbose=0),
-        max_t=16,
+        max_t=16,  # reports after which a trial is complete
     )
     space = {"alpha": tune.loguniform(1e-6, 1e-1), "rate": tune.loguniform(1e-5, 1e-1)}
     results = tune.Tuner(LinearModel, param_space=space, tune_config=tune_config, run_config=run_config).fit()

@@ -115,6 +115,8 @@ def export(
 ) -> None:
     """Write the trained network of a sweep to a file, and run the file on real images to check it.
 
+    It is the best one that was retrained, or else the one that the sweep's selection trained for a short while.
+
     onnx and pt2 (torch.export) take float32 images [batch, channels, height, width] in [0, 1], of any batch size, and
     give logits; class names and normalisation are in the file. json describes the network, without weights.
     """

@@ -59,7 +59,7 @@ DeadlineOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration, as in --set search.layers=6."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration, as in --set search.channels=8."),
 ]
 AddressOption = Annotated[
     str | None,
@@ -83,7 +83,7 @@ WarmStartOption = Annotated[
     typer.Option(
         "--warm-start",
         metavar="PATH",
-        help="Begin with the k and lambda (and what else is tuned) of the best searches of an earlier sweep.",
+        help="Begin with the k and lambda (and what else is tuned) of the best searches of an earlier sweep; repeatable.",
     ),
 ]
 PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="The sweep: STORAGE/NAME, a folder or a URI.")]

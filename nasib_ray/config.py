@@ -204,7 +204,7 @@ class SweepConfig(BaseModel):
 
         Args:
             path: A YAML file. None: everything is at its default, or given otherwise.
-            overrides: Texts such as "searches=4" and "search.layers=6"; the value is YAML.
+            overrides: Texts such as "searches=4" and "search.channels=8"; the value is YAML.
             **values: Keys of a configuration. The keys of a section are put beside those of the file.
 
         Raises:

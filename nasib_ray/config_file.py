@@ -80,7 +80,7 @@ def with_overrides(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     for override in overrides:
         key, equals, text = (part.strip() for part in override.partition("="))
         if not (equals and key):
-            raise Problems(f"{override!r} sets nothing: write KEY=VALUE, such as search.layers=6")
+            raise Problems(f"{override!r} sets nothing: write KEY=VALUE, such as search.channels=8")
         value = _parse(text, f"the value of {key!r}")
         section, dot, inner = key.partition(".")
         result = with_values(result, {section: {inner: value}} if dot and section in SECTIONS else {key: value})

@@ -122,9 +122,10 @@ class SelectedStatus(TypedDict):
         trial: Its training.
         found_by: The search that found it.
         epochs: Of its training.
-        val_accuracy: After the last one, on the selection split: the best of ``finalists``, so optimistic.
+        val_accuracy: After the last one, on the selection split, which chose among ``finalists``, so optimistic.
         val_accuracy_stderr: Its standard error.
         finalists: How many networks were trained to the end.
+        selected_by: Of what they did on that split, that which was the best: ``accuracy`` or ``likelihood``.
         architecture: Names of the layers' operations, in order.
     """
 
@@ -134,6 +135,7 @@ class SelectedStatus(TypedDict):
     val_accuracy: float
     val_accuracy_stderr: float | None
     finalists: int
+    selected_by: str
     architecture: list[str]
 
 
@@ -309,6 +311,7 @@ def selected_status(state: SweepState) -> SelectedStatus | None:
         "val_accuracy": trial.latest.get("val_accuracy", trial.curve[-1][1]),
         "val_accuracy_stderr": trial.latest.get("val_accuracy_stderr"),
         "finalists": sum(other.state == "finished" for other in competing),
+        "selected_by": trial.config.get("ranked_by", "accuracy"),
         "architecture": list(trial.latest["architecture"]),
     }
 

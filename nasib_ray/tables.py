@@ -200,7 +200,9 @@ def selected_facts(selected: SelectedStatus, signs: Signs) -> Table:
     value = accuracy_text(selected["val_accuracy"], selected["val_accuracy_stderr"], signs)
     trained = f"from scratch, {count(selected['epochs'], 'epoch')}"
     facts.add_row("selected", Text(f"found by trial {selected['found_by']}; trained {trained}"))
-    facts.add_row("accuracy", Text.assemble((value, "bold cyan"), f" (the best of {selected['finalists']} networks)"))
+    among = count(selected["finalists"], "network")
+    chosen = f" (optimistic: selected by {selected['selected_by']} among {among})"
+    facts.add_row("accuracy", Text.assemble((value, "bold cyan"), chosen))
     facts.add_row("architecture", Text(", ".join(selected["architecture"])))
     return facts
 

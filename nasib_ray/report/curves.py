@@ -114,7 +114,7 @@ def finalists(state: SweepState, history: History) -> Figure | None:
     drawn.update_yaxes(title=metric)
     caption = (
         "The networks of the best searches, trained from scratch side by side to select one. The accuracy is on the "
-        "selection split, which trained none of them: the best of several, so optimistic."
+        "selection split, which trained none of them: selected among several, so optimistic."
     )
     return figure(drawn, "finalists", caption, 360, hovermode="x unified")
 

@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("override", ["layers", "=3", ""])
 def test_an_override_without_key_or_value_is_refused(override: str) -> None:
-    with pytest.raises(ValueError, match=r"KEY=VALUE, such as search\.layers=6"):
+    with pytest.raises(ValueError, match=r"KEY=VALUE, such as search\.channels=8"):
         SweepConfig.load(None, [override])
 
 

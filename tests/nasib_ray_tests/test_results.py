@@ -271,7 +271,8 @@ def test_reading_a_sweep_starts_neither_ray_nor_torch(driver: Any, sweep_folder:
 
 
 def _train(driver: Driver, name: str, found_by: str, *values: float) -> None:
-    driver.write("search", trial=name, index=len(driver.state.searches), config={"name": found_by}, kind="select")
+    config = {"name": found_by, "ranked_by": "likelihood"}
+    driver.write("search", trial=name, index=len(driver.state.searches), config=config, kind="select")
     driver.grant(name, 10.0, len(values), len(values), "select")
     driver.charge(name, "select", 3.0)
     driver.nasib_epochs(name, *values)
@@ -291,13 +292,14 @@ def test_the_selection_is_told_beside_the_incumbent(driver: Driver, sweep_folder
         "val_accuracy": 0.93,
         "val_accuracy_stderr": 0.0125,
         "finalists": 2,
+        "selected_by": "likelihood",
         "architecture": ARCHITECTURE,
     }
     shown = io.StringIO()
     status_report(Console(file=shown, width=100), load_sweep(sweep_folder))
     said = shown.getvalue()
     assert "found by trial s_00000; trained from scratch, 2 epochs" in said
-    assert "the best of 2 networks" in said
+    assert "selected by likelihood among 2 networks" in said
 
 
 def test_a_raised_budget_makes_a_new_selection(driver: Driver, sweep_folder: Path) -> None:
