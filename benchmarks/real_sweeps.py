@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
+import math
 import statistics
 import tempfile
 import time
@@ -33,10 +33,12 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler
 from rich.console import Console
 from rich.table import Table
 
+from nasib_ray.comparison import Estimate
 from nasib_ray.config import SweepConfig
 from nasib_ray.quiet_ray import quiet_tune, ray_for_sweep
 from nasib_ray.searcher import StudySearcher
 from nasib_ray.sweep import METRIC, run_sweep, versions
+from schedulers.peers import bracket_sizes
 from schedulers.search_record import SearchRecord
 from trainables.architecture import Architecture
 from trainables.nasib import NasibTrainable
@@ -50,11 +52,7 @@ FULL_SEARCH = {"digits": 6.0, "cifar10": 105.0}
 """CPU-seconds of a search of the setup's horizon, about; ours is told that its budget buys as many of them."""
 
 SLOTS = 2
-TRAININGS = 5
-"""From scratch, of each network."""
-
 OURS = "async-halving"
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -63,24 +61,23 @@ class Peer:
 
     Attributes:
         scheduler: Of a sweep whose full searches have so many epochs.
-        rungs: The epochs at which it looks at the objective.
+        rungs: The epochs at which it looks at the objective, for one trial after the other, over and over again.
     """
 
     scheduler: type[TrialScheduler]
-    rungs: Sequence[int]
+    rungs: Sequence[Sequence[int]]
 
     @classmethod
     def named(cls, name: str, horizon: int) -> Peer:
         """ASHA and HyperBand with Ray's settings, but eta 4 for ASHA; or none."""
         if name == "fifo":
-            return cls(FIFOScheduler, (horizon,))
-        eta = 4 if name == "asha" else 3
-        powers = {min(horizon, eta**power) for power in range(horizon)}
-        if name == "hyperband":
-            # Each bracket begins at horizon / eta^s epochs.
-            begun = {max(1, int(horizon * eta**-power)) for power in range(horizon)}
-            powers = {min(horizon, first * eta**power) for first in begun for power in range(horizon)}
-        return cls(ASHAScheduler if name == "asha" else HyperBandScheduler, sorted(powers))
+            return cls(FIFOScheduler, [[horizon]])
+        if name == "asha":
+            return cls(ASHAScheduler, [sorted({min(horizon, 4**power) for power in range(horizon)})])
+        band = list[list[int]]()
+        for trials, first, halvings in bracket_sizes(horizon, eta=3):
+            band += trials * [[min(horizon, first * 3**power) for power in range(halvings + 1)]]
+        return cls(HyperBandScheduler, band)
 
     def make(self, horizon: int) -> TrialScheduler:
         """The scheduler."""
@@ -98,9 +95,10 @@ class ComparedAtRungs(NasibTrainable):
     """A search that measures its objective at the rungs of another scheduler alone."""
 
     def read_settings(self, config: dict[str, Any]) -> TrialSettings:
-        """Those of a search, and the rungs."""
+        """Those of a search, the rungs, and whether it says that it has come to its end."""
         config = dict(config)
         self._rungs = config.pop("rungs")
+        self._ends = config.pop("ends")
         return super().read_settings(config)
 
     def step(self) -> dict[str, Any]:
@@ -108,15 +106,23 @@ class ComparedAtRungs(NasibTrainable):
         ahead = [rung for rung in self._rungs if rung > self.work.epochs]
         told = {"horizon": self.work.settings.horizon, "slice_seconds": None}
         self.go_on({**told, "compare_at": ahead[0] if ahead else None})
-        return super().step()
+        result = super().step()
+        return {**result, "done": result["done"] and self._ends}
 
 
 class Suggestions(StudySearcher):
-    """The configurations that a sweep of ours tries, one after the other."""
+    """The configurations that a sweep of ours tries, one after the other.
 
-    def __init__(self, config: SweepConfig, told: Mapping[str, Any]) -> None:
+    Args:
+        config: Of that sweep.
+        told: What all trials are told besides.
+        rungs: At which they are looked at, for one trial after the other, over and over again.
+    """
+
+    def __init__(self, config: SweepConfig, told: Mapping[str, Any], rungs: Sequence[Sequence[int]]) -> None:
         super().__init__(config, METRIC, "max")
         self._told = told
+        self._rungs = rungs
         self._made: list[SearchRecord] = []
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
@@ -124,8 +130,9 @@ class Suggestions(StudySearcher):
         self.see(self._made)
         suggested = super().suggest(trial_id)
         assert isinstance(suggested, dict), "there is always another one"
-        self._made.append(SearchRecord(trial_id, len(self._made), suggested))
-        return {**suggested, **self._told}
+        number = len(self._made)
+        self._made.append(SearchRecord(trial_id, number, suggested))
+        return {**suggested, **self._told, "rungs": list(self._rungs[number % len(self._rungs)])}
 
 
 class Watch(Callback, Stopper):  # type: ignore[misc]
@@ -213,6 +220,8 @@ def run_ours(config: SweepConfig) -> dict[str, Any]:
 def run_peer(config: SweepConfig, name: str, horizon: int, budget: float, storage: str) -> dict[str, Any]:
     """A sweep under a scheduler of Ray Tune's."""
     peer, watch = Peer.named(name, horizon), Watch(budget)
+    # HyperBand itself stops what has come to the end: its brackets would never fill with trials that leave them.
+    told = {"horizon": horizon, "ends": name != "hyperband"}
     with quiet_tune(), ray_for_sweep() as cluster:
         cluster.await_workers()
         Tuner(
@@ -221,7 +230,7 @@ def run_peer(config: SweepConfig, name: str, horizon: int, budget: float, storag
                 metric=METRIC,
                 mode="max",
                 num_samples=-1,
-                search_alg=Suggestions(config, {"horizon": horizon, "rungs": list(peer.rungs)}),
+                search_alg=Suggestions(config, told, peer.rungs),
                 scheduler=peer.make(horizon),
                 max_concurrent_trials=None if name == "hyperband" else SLOTS,
                 reuse_actors=True,
@@ -252,7 +261,7 @@ class Trainings(Study):
     def run(self, cell: Cell) -> dict[str, Any]:
         """Train and test a network."""
         architecture = Architecture(tuple(cell.settings["architecture"]), self.random_network(0).macro)
-        truth = [self.truth(architecture, seed) for seed in range(TRAININGS)]
+        truth = [self.truth(architecture, seed) for seed in range(self._setup.truth_seeds)]
         return {**self.new_record(cell), "truth": truth}
 
 
@@ -313,18 +322,17 @@ def report(sweeps: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str,
             cells.append(f"{statistics.fmean(by[name, seed][key] for seed in seeds):.0f}")
         table.add_row(*cells)
     console.print(table)
-    console.print("above asha: the mean and 95% of its bootstrap over seeds; its objective by: the median share of the")
-    console.print("budget after which a sweep had reached the final objective of asha's with the same seed")
+    console.print("above asha: the mean and its 95% interval over seeds (Student's t); its objective by: the median")
+    console.print(
+        "share of the budget after which a sweep had reached the final objective of asha's with the same seed"
+    )
 
 
 def apart(ours: Sequence[float], base: Sequence[float], plain: str, signed: str) -> list[str]:
     """A mean, and how far it is above another one on the same seeds."""
-    differences = [a - b for a, b in zip(ours, base, strict=True)]
-    drawn = random.Random(0)
-    means = sorted(statistics.fmean(drawn.choices(differences, k=len(differences))) for _ in range(RESAMPLES))
-    low, high = means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES)]
-    told = f"{signed.format(statistics.fmean(differences))} ({signed.format(low)} to {signed.format(high)})"
-    return [plain.format(statistics.fmean(ours)), told if any(differences) else ""]
+    above = Estimate.of([a - b for a, b in zip(ours, base, strict=True)])
+    told = "{} ({} to {})".format(*(signed.format(part) for part in (above.mean, above.low, above.high)))
+    return [plain.format(statistics.fmean(ours)), "" if math.isnan(above.low) else told]
 
 
 def reached_by(sweep: Mapping[str, Any], objective: float) -> float | None:

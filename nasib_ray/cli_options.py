@@ -83,7 +83,8 @@ WarmStartOption = Annotated[
     typer.Option(
         "--warm-start",
         metavar="PATH",
-        help="Begin with the k and lambda (and what else is tuned) of the best searches of an earlier sweep; repeatable.",
+        help="Begin with the k and lambda (and what else is tuned) of the best searches of an earlier sweep, or of "
+        "several if given again.",
     ),
 ]
 PathArgument = Annotated[str, typer.Argument(metavar="PATH", help="The sweep: STORAGE/NAME, a folder or a URI.")]

@@ -180,10 +180,20 @@ class Bracket:
         self.values = dict.fromkeys(best_first[: self.room])
 
 
+def bracket_sizes(max_t: int, eta: int = 3) -> list[tuple[int, int, int]]:
+    """HyperBand's brackets, in the order in which they are filled, as Ray Tune's HyperBandScheduler has them.
+
+    Returns:
+        Of each, how many trials it takes, the epochs after which these are compared first, and how often they are
+        halved; each time at ``eta`` times the epochs, but ``max_t`` at most.
+    """
+    most = round(math.log(max_t) / math.log(eta)) + 1
+    sizes = ((math.ceil(most / (s + 1) * eta**s), int(max_t * eta**-s), s) for s in range(most))
+    return [size for size in sizes if size[1] >= 1]
+
+
 class HyperBand(Peer):
     """Synchronous brackets, from the one that halves nothing to the one that halves most, over and over again.
-
-    Sizes and order are those of Ray Tune's HyperBandScheduler.
 
     References:
         Li et al., Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization, JMLR 2018.
@@ -192,9 +202,7 @@ class HyperBand(Peer):
     def __init__(self, max_t: int, eta: int = 3) -> None:
         super().__init__(max_t)
         self._eta = eta
-        most = round(math.log(max_t) / math.log(eta)) + 1
-        sizes = ((math.ceil(most / (s + 1) * eta**s), int(max_t * eta**-s), s) for s in range(most))
-        self._sizes = cycle([size for size in sizes if size[1] >= 1])
+        self._sizes = cycle(bracket_sizes(max_t, eta))
         self._open = Bracket(*next(self._sizes))
         self._bracket_of: dict[str, Bracket] = {}
         self._ended: set[str] = set()

@@ -31,7 +31,7 @@ _TITLES: dict[Map, str] = {
 _CAPTIONS: dict[Map, str] = {
     "alpha": "The architecture parameters: the candidate with the largest one is the layer's operation.",
     "frequency": "How often each candidate was drawn so far.",
-    "sampling_probability": "With which chance the layer's next draw takes each candidate, exploring and exploiting together.",
+    "sampling_probability": "With which chance the layer's next draw, exploring or exploiting, takes each candidate.",
 }
 _SCALES: dict[Map, str] = {"alpha": "RdBu", "frequency": "Blues", "sampling_probability": "Greens"}
 
