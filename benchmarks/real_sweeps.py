@@ -324,7 +324,7 @@ def report(sweeps: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str,
     console.print(table)
     console.print("above asha: the mean and its 95% interval over seeds (Student's t); its objective by: the median")
     console.print(
-        "share of the budget after which a sweep had reached the final objective of asha's with the same seed"
+        "share of the budget after which a sweep had come to the final objective of the same seed under asha"
     )
 
 
