@@ -141,6 +141,7 @@ class Watch(Callback, Stopper):  # type: ignore[misc]
     Attributes:
         seen: (device-seconds since the first trial began, objective, architecture) of every value.
         epochs: How many were done, by all trials.
+        errors: Of trials that failed; the first one ends the sweep.
     """
 
     def __init__(self, budget: float) -> None:
@@ -149,6 +150,7 @@ class Watch(Callback, Stopper):  # type: ignore[misc]
         self._trials: set[str] = set()
         self.seen: list[tuple[float, float, list[str]]] = []
         self.epochs = 0
+        self.errors: list[str] = []
 
     @property
     def trials(self) -> int:
@@ -171,11 +173,14 @@ class Watch(Callback, Stopper):  # type: ignore[misc]
         if result[METRIC] == result[METRIC] and self.spent <= self._budget:
             self.seen.append((self.spent, result[METRIC], list(result["architecture"])))
 
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.errors.append(f"trial {trial.trial_id} failed: {trial.error_file}")
+
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self.spent >= self._budget
+        return bool(self.errors) or self.spent >= self._budget
 
 
 def config_of(setup: Setup, name: str, seed: int, budget: float, storage: str) -> SweepConfig:
@@ -237,6 +242,8 @@ def run_peer(config: SweepConfig, name: str, horizon: int, budget: float, storag
             ),
             run_config=RunConfig(storage_path=storage, name="sweep", callbacks=[watch], stop=watch, verbose=0),
         ).fit()
+    if watch.errors:
+        raise SystemExit(f"{watch.errors[0]}: the sweep is not recorded")
     return {**summary(watch.seen), "found": best_of(watch.seen), "trials": watch.trials, "epochs": watch.epochs}
 
 
@@ -323,9 +330,7 @@ def report(sweeps: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str,
         table.add_row(*cells)
     console.print(table)
     console.print("above asha: the mean and its 95% interval over seeds (Student's t); its objective by: the median")
-    console.print(
-        "share of the budget after which a sweep had come to the final objective of the same seed under asha"
-    )
+    console.print("share of the budget after which a sweep had come to the final objective of the same seed under asha")
 
 
 def apart(ours: Sequence[float], base: Sequence[float], plain: str, signed: str) -> list[str]:
