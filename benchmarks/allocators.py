@@ -16,17 +16,17 @@ appended to the file and not repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import resource
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from json_lines import append_line, read_lines
 from rich.console import Console
 from rich.table import Table
 
@@ -63,12 +63,10 @@ def run_tables(tables: Sequence[Benchmark], allocators: Sequence[str], seeds: in
     wanted = settings_of(tables, allocators, BUDGETS, SLOTS, seeds)
     missing = [one for one in wanted if (one.table, one.allocator, one.budget, one.slots, one.seed) not in done]
     print(f"{len(missing)} of {len(wanted)} sweeps to simulate", flush=True)
-    with file.open("a", encoding="utf-8") as lines:
-        for run in simulate_all(tables, missing, jobs):
-            plain = run.to_plain()
-            del plain["regrets"]
-            lines.write(json.dumps(plain) + "\n")
-            lines.flush()
+    for run in simulate_all(tables, missing, jobs):
+        plain = run.to_plain()
+        del plain["regrets"]
+        append_line(file, plain)
 
 
 def key_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -77,14 +75,8 @@ def key_of(run: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def read_runs(file: Path) -> list[dict[str, Any]]:
-    """What a file holds; a line that was cut short is left out, and one of a version that noted less."""
-    runs = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            runs.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return [run for run in runs if "wall_clock" in run]
+    """What a file holds, but for runs of a version that noted less."""
+    return [run for run in read_lines(file) if "wall_clock" in run]
 
 
 def above(ours: Means, base: Means) -> tuple[float, float, float]:
@@ -104,17 +96,34 @@ def above(ours: Means, base: Means) -> tuple[float, float, float]:
     return mean, values[int(0.025 * RESAMPLES)], values[int(0.975 * RESAMPLES)]
 
 
-def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
-    """Print the whole of it, then every cell."""
+def paired(runs: Sequence[Mapping[str, Any]], tables: Collection[str], seeds: int) -> list[Mapping[str, Any]]:
+    """The runs of these tables and of the first seeds, as far as every allocator has them in every cell."""
+    of = [run for run in runs if run["table"] in tables and run["seed"] < seeds]
+    wanted = {(run["allocator"], run["budget"], run["slots"]) for run in of}
+    had: dict[tuple[str, int], set[tuple[Any, ...]]] = defaultdict(set)
+    for run in of:
+        had[run["table"], run["seed"]].add((run["allocator"], run["budget"], run["slots"]))
+    return [run for run in of if had[run["table"], run["seed"]] == wanted]
+
+
+def report_tables(runs: Sequence[Mapping[str, Any]]) -> None:
+    """Print the whole of it, then every cell.
+
+    Args:
+        runs: Of the same tables, seeds and cells for all allocators.
+    """
     console = Console(width=170)
     by: dict[str, dict[Cell, dict[str, list[Any]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for run in sorted(runs, key=key_of):
-        if run["seed"] < seeds:
-            by[run["allocator"]][run["budget"], run["slots"]][run["table"]].append(run)
+        by[run["allocator"]][run["budget"], run["slots"]][run["table"]].append(run)
+    if BASE not in by:
+        raise SystemExit(f"nothing to print: no run of {BASE} goes with those of the others, add --allocator {BASE}")
     allocators = sorted(by, key=list(ALLOCATORS).index)
     cells = sorted(by[BASE])
     close = [name for name in CLOSE if name in by]
     names = sorted(by[BASE][cells[0]])
+    counts = [len(of) for of in by[BASE][cells[0]].values()]
+    seeds = f"{min(counts)} seeds" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)} seeds"
 
     def values(allocator: str, cell: Cell, measure: str) -> Means:
         return {name: [run[measure] for run in by[allocator][cell][name]] for name in names}
@@ -130,7 +139,7 @@ def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
         mean, low, high = (PER_CENT * value for value in above(ours, base))
         return f"{mean:+.0f} ({low:+.0f} to {high:+.0f}) %"
 
-    console.print(f"\n{len(names)} tables, {seeds} seeds, {len(cells)} cells (budgets x slots), equally weighed")
+    console.print(f"\n{len(names)} tables, {seeds}, {len(cells)} cells (budgets x slots), equally weighed")
     whole = _table("allocator", "final", f"above {BASE}", "over time", f"above {BASE}", "used", "decisions/s")
     for allocator in allocators:
         row = [allocator]
@@ -154,8 +163,7 @@ def report_tables(runs: Sequence[Mapping[str, Any]], seeds: int) -> None:
             apart = [told(values(allocator, cell, measure), values(BASE, cell, measure)) for cell in cells]
             shown.add_row(f"{allocator} above {BASE}", *apart)
         console.print("", shown)
-    ours, *others = close
-    for other in others:
+    for ours, other in ((close[0], other) for other in close[1:]):
         for measure, words in (("final_regret", "final"), ("anytime_regret", "over time")):
             mine, theirs = together(ours, measure), together(other, measure)
             differences = {name: [a - b for a, b in zip(mine[name], theirs[name], strict=True)] for name in names}
@@ -265,7 +273,8 @@ def main() -> None:
         parser.error(f"there is no {missing[0]}: taskset_tables.py makes tables")
     tables = [read_model(path) if path.suffix == ".json" else read_curve_table(path) for path in options.table]
     run_tables(tables, options.allocator or allocators_for(tables), options.seeds, options.jobs, options.file)
-    report_tables(read_runs(options.file), options.seeds)
+    names = {table.name for table in tables}
+    report_tables(paired(read_runs(options.file), names, options.seeds))
 
 
 if __name__ == "__main__":

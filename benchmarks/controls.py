@@ -10,13 +10,13 @@ appended to a file and not run again, so that a study can be interrupted; a swee
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from json_lines import append_line, read_lines
 from rich.console import Console
 
 from nasib_ray.compare import Compared, described_methods, methods_report, read_compared
@@ -48,8 +48,7 @@ def main() -> None:
         subprocess.run([*COMMAND, "sweep", str(options.config), *told, *place, "--controls"], check=True)
         subprocess.run([*COMMAND, "retrain", path, "--controls", "--seeds", str(options.seeds)], check=True)
         record = record_of(*read_compared([path]))
-        with file.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record) + "\n")
+        append_line(file, record)
     records = read_records(file)
     accuracies: dict[str, list[float]] = {}
     for record in records:
@@ -77,8 +76,7 @@ def record_of(compared: Compared) -> dict[str, Any]:
 
 def read_records(file: Path) -> list[dict[str, Any]]:
     """The sweeps that are done, by seed."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return sorted((json.loads(line) for line in lines), key=lambda record: record["seed"])
+    return sorted(read_lines(file), key=lambda record: int(record["seed"]))
 
 
 if __name__ == "__main__":

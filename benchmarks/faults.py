@@ -24,6 +24,7 @@ from typing import Any
 from drills.faults import FAULTS, TRAINABLES
 from drills.play import Outcome, scene_of
 from drills.stage import Scene
+from json_lines import append_line, read_lines
 from rich.console import Console
 from rich.table import Table
 
@@ -113,10 +114,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     options = parser.parse_args()
     known = {}
-    if options.log is not None and options.log.exists():
-        for line in options.log.read_text().splitlines():
-            outcome = Outcome(**json.loads(line))
-            known[json.dumps(outcome.scene)] = outcome
+    for record in read_lines(options.log) if options.log is not None else []:
+        known[json.dumps(record["scene"])] = Outcome(**record)
     console = Console(width=None if Console().is_terminal else 130)
 
     def played(number: int) -> Outcome:
@@ -126,8 +125,7 @@ def main() -> int:
             return before
         outcome = run(scene)
         if options.log is not None:
-            with open(options.log, "a") as log:
-                log.write(json.dumps(asdict(outcome)) + "\n")
+            append_line(options.log, asdict(outcome))
         wrong = [outcome.unfinished, *outcome.lost_trials, "overspent" if outcome.overspent else ""]
         told = "; ".join(filter(None, wrong)) or "well"
         kind = f"{scene.trainable}, {'own Ray' if scene.own else 'cluster'}, {scene.slots} slots, seed {scene.seed}"

@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from json_lines import read_lines
 from nasib_curves import OBJECTIVE_EPOCHS
 from numpy.typing import NDArray
-from objective_study import read_records
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import minimize
@@ -110,7 +110,7 @@ class Measured:
     @classmethod
     def of(cls, setup: str) -> Measured:
         """By its records."""
-        records = read_records([RESULTS / f"objective-{setup}.jsonl"])
+        records = read_lines(RESULTS / f"objective-{setup}.jsonl")
         by = {study: [one for one in records if one["cell"]["study"] == study] for study in ("objective", "random")}
 
         def trained(record: dict[str, Any], measure: str) -> list[float]:
@@ -329,7 +329,7 @@ def main() -> None:
     for file in options.curves:
         setup = file.stem.rpartition("-")[2]
         for metric, column in MEASURES.items():
-            searches = [Observed.of(record, column) for record in read_records([file])]
+            searches = [Observed.of(record, column) for record in read_lines(file)]
             measured = Measured.of(setup) if metric == "objective" else Measured()
             model = fit(searches, f"{setup}-{metric}", metric, measured)
             target = RESULTS / f"nasib-model-{model.name}.json"

@@ -25,7 +25,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from objective_study import SETUPS, Cell, Setup, Study, read_records, run_study
+from json_lines import read_lines
+from objective_study import SETUPS, Cell, Setup, Study, run_study
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -159,10 +160,10 @@ def main() -> None:
     setup = replace(setup, short_epochs=(OBJECTIVE_EPOCHS[options.setup],))
     file = options.file or RESULTS / f"nasib-curves-{options.setup}.jsonl"
     if options.print:
-        print_curves(read_records([file]), setup)
+        print_curves(read_lines(file), setup)
         return
     if options.parquet is not None:
-        write_table(read_records([file]), options.parquet, options.horizon)
+        write_table(read_lines(file), options.parquet, options.horizon)
         return
     if options.data:
         setup = replace(setup, data={**setup.data, "name": options.data})

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from json_lines import read_lines
 from numpy.typing import NDArray
-from objective_study import SETUPS, Setup, Study, cells, read_records, run_study
+from objective_study import SETUPS, Setup, Study, cells, run_study
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
@@ -142,11 +143,17 @@ def decile_regret(records: Sequence[Record], value: Callable[[Record], float]) -
     return mean_of_best(truth) - mean_of_best(value)
 
 
+def k_and_lambda(record: Record) -> tuple[float, float]:
+    """Of a search."""
+    settings = record["cell"]["settings"]
+    return settings["k"], settings["lambda"]
+
+
 def variance_shares(records: Sequence[Record], value: Callable[[Record], float]) -> dict[str, float]:
     """How the variance over searches splits: k, lambda, both together beyond that, seeds; of a balanced design."""
     groups: dict[tuple[float, float], list[float]] = defaultdict(list)
     for record in records:
-        groups[record["cell"]["settings"]["k"], record["cell"]["settings"]["lambda"]].append(value(record))
+        groups[k_and_lambda(record)].append(value(record))
     size = min(map(len, groups.values()))
     values = np.array([group[:size] for _, group in sorted(groups.items())], dtype=np.float64)
     ks, lambdas = sorted({k for k, _ in groups}), sorted({lambda_ for _, lambda_ in groups})
@@ -173,8 +180,9 @@ def print_objectives(console: Console, setup: Setup, records: Sequence[Record]) 
     """The first study's tables."""
     searches = [record for record in records if record["cell"]["study"] == "objective"]
     drawn = [record for record in records if record["cell"]["study"] == "random"]
-    if len(searches) < 10:
-        console.print(f"{len(searches)} searches are too few for the study of objectives")
+    each = Counter(map(k_and_lambda, searches))
+    if len(each) < len(setup.ks) * len(setup.lambdas) or min(each.values()) < 2:
+        console.print(f"{len(searches)} searches are too few for the study of objectives: two for each k and lambda")
         return
     single, best = ceiling(searches)
     low, high = interval(searches, lambda some: ceiling(some)[0])
@@ -243,7 +251,9 @@ def variance_table(setup: Setup, searches: Sequence[Record]) -> Table:
     In brackets p of an F-test against seeds: how probable at least such a share is if there is only noise.
     """
     shares = Table("share of the variance over searches (p)", "k", "lambda", "k x lambda", "seed")
-    ks, lambdas, count = len(setup.ks), len(setup.lambdas), len(searches)
+    ks, lambdas = len(setup.ks), len(setup.lambdas)
+    # Of all k and lambda the same number of searches is looked at.
+    count = ks * lambdas * min(Counter(map(k_and_lambda, searches)).values())
     freedom = (ks - 1, lambdas - 1, (ks - 1) * (lambdas - 1), count - ks * lambdas)
     measures: Mapping[str, Callable[[Record], float]] = {
         "trained accuracy": truth,
@@ -315,7 +325,7 @@ def main() -> None:
         wanted = [cell for study in options.studies for cell in cells(setup, study)]
         run_study(Study, setup, wanted, file, options.jobs)
     console = Console(width=180)
-    records = read_records([file])
+    records = read_lines(file)
     devices = sorted({record["device"] for record in records})
     console.print(f"{options.setup}: {len(records)} records of {file.name}; {', '.join(devices)}")
     print_objectives(console, setup, records)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from json_lines import append_line, read_lines
 
 from trainables.architecture import Architecture, MacroShape
 from trainables.augmentation import BatchTransform
@@ -305,33 +306,19 @@ def _run(cell: Cell) -> dict[str, Any]:
 
 def run_study(kind: type[Study], setup: Setup, wanted: Iterable[Cell], file: Path, jobs: int) -> None:
     """Run the cells that the file does not hold yet, each in one thread, and append their records."""
-    done = {_key(record["cell"]) for record in read_records([file])}
+    done = {_key(record["cell"]) for record in read_lines(file)}
     missing = [cell for cell in wanted if _key(asdict(cell)) not in done]
     if not missing:
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (kind, setup)) as pool:
         futures = [pool.submit(_run, cell) for cell in missing]
         try:
             for number, future in enumerate(as_completed(futures), start=1):
-                with file.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(future.result()) + "\n")
+                append_line(file, future.result())
                 print(f"{number} of {len(missing)} after {time.monotonic() - began:.0f} s", flush=True)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def read_records(files: Iterable[Path]) -> list[dict[str, Any]]:
-    """All records of these files; a line that was cut by an interruption counts as none."""
-    records = []
-    for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-    return records
 
 
 def _key(cell: dict[str, Any]) -> str:

@@ -16,7 +16,6 @@ besides. Sweeps are appended to a file and not run again, so that a study can be
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import tempfile
@@ -26,8 +25,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from json_lines import append_line, read_lines
 from nasib_curves import OBJECTIVE_EPOCHS
-from objective_study import SETUPS, Cell, Setup, Study, read_records, run_study
+from objective_study import SETUPS, Cell, Setup, Study, run_study
 from ray.tune import Callback, RunConfig, Stopper, TuneConfig, Tuner, with_resources
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, HyperBandScheduler, TrialScheduler
 from rich.console import Console
@@ -274,7 +274,7 @@ class Trainings(Study):
 
 def run_sweeps(setup: Setup, name: str, seeds: int, budget: float, file: Path) -> None:
     """Run the sweeps that the file does not hold, those of one seed beside each other."""
-    done = {(record["seed"], record["scheduler"]) for record in read_records([file])}
+    done = {(record["seed"], record["scheduler"]) for record in read_lines(file)}
     for seed in range(seeds):
         for scheduler in (OURS, *PEERS):
             if (seed, scheduler) in done:
@@ -285,8 +285,7 @@ def run_sweeps(setup: Setup, name: str, seeds: int, budget: float, file: Path) -
                 ours = scheduler == OURS
                 result = run_ours(config) if ours else run_peer(config, scheduler, setup.horizon, budget, storage)
             record = {"seed": seed, "scheduler": scheduler, "budget": budget, "versions": versions(), **result}
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(record) + "\n")
+            append_line(file, record)
             print(f"seed {seed}, {scheduler}: {time.monotonic() - began:.0f} s", flush=True)
 
 
@@ -362,8 +361,8 @@ def main() -> None:
     trained = file.with_stem(f"{file.stem}-networks")
     if not options.print:
         run_sweeps(setup, options.setup, options.seeds, options.budget or BUDGETS[options.setup], file)
-        run_study(Trainings, setup, found_networks(read_records([file])), trained, SLOTS)
-    report(read_records([file]), read_records([trained]))
+        run_study(Trainings, setup, found_networks(read_lines(file)), trained, SLOTS)
+    report(read_lines(file), read_lines(trained))
 
 
 if __name__ == "__main__":

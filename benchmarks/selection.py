@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from json_lines import read_lines
 from objective import RESULTS
-from objective_study import SETUPS, Setup, read_records
+from objective_study import SETUPS, Setup
 from rich.console import Console
 from rich.table import Table
 
@@ -101,7 +102,7 @@ def main() -> None:
     def judged(record: Record) -> float:
         return objective(setup, record, options.by)
 
-    records = read_records([options.file or RESULTS / f"objective-{options.setup}.jsonl"])
+    records = read_lines(options.file or RESULTS / f"objective-{options.setup}.jsonl")
     searches = [record for record in records if record["cell"]["study"] == "objective"]
     generator = np.random.default_rng(0)
     title = f"{options.setup}: gain by a selection, percentage points; objective: {options.by}"

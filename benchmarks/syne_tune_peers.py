@@ -8,14 +8,14 @@
 0.13.0 is the last version that the three of them were in. They need another NumPy than this project, so they live in
 an environment of their own. Budgets, slots, what an epoch costs (lognormal over configurations), what a start or a
 resume costs (half a mean epoch) and regret are those of `benchmarks/allocators.py tables`, which prints ours; slots are
-equally fast here. Model-based ones choose among the configurations of the table. A sweep takes DyHPO minutes, the
-others seconds. Runs are appended to the file, and what it holds is not run again.
+equally fast here, and costs are drawn anew, so that runs are not paired with ours. Model-based ones choose among the
+configurations of the table. A sweep takes DyHPO minutes, the others seconds. Runs are appended to the file, and what it
+holds is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import random
 import statistics
@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from json_lines import append_line, read_lines
 from syne_tune import StoppingCriterion, Tuner
 from syne_tune.backend.simulator_backend.simulator_backend import SimulatorConfig
 from syne_tune.backend.simulator_backend.simulator_callback import SimulatorCallback
@@ -161,19 +162,21 @@ def main() -> None:
     parser.add_argument("--scheduler", action="append", choices=SCHEDULERS, help="repeatable; all unless told")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    held = options.file.read_text(encoding="utf-8").splitlines() if options.file.exists() else []
-    runs = [json.loads(line) for line in held]
+    runs = read_lines(options.file)
     done = {(one["table"], one["allocator"], one["budget"], one["slots"], one["seed"]) for one in runs}
     tables = [read_curve_table(path) for path in options.table]
+    for table in tables:
+        if len({len(curve) for curve in table.curves}) > 1 or any(
+            not isinstance(value, (int, float)) for config in table.configs for value in config.values()
+        ):
+            parser.error(f"{table.name}: here curves must be equally long, and configurations numbers")
     wanted = product(range(options.seeds), options.scheduler or SCHEDULERS, options.budget or BUDGETS, SLOTS, tables)
-    with options.file.open("a", encoding="utf-8") as lines:
-        for seed, name, budget, slots, table in wanted:
-            if (table.name, name, budget, slots, seed) in done:
-                continue
-            runs.append(run(table, name, budget, slots, seed))
-            lines.write(json.dumps(runs[-1]) + "\n")
-            lines.flush()
-            print(f"{table.name}, {name}, {budget:g} trainings, {slots} slots, seed {seed}", file=sys.stderr)
+    for seed, name, budget, slots, table in wanted:
+        if (table.name, name, budget, slots, seed) in done:
+            continue
+        runs.append(run(table, name, budget, slots, seed))
+        append_line(options.file, runs[-1])
+        print(f"{table.name}, {name}, {budget:g} trainings, {slots} slots, seed {seed}", file=sys.stderr)
     report(runs)
 
 

@@ -22,7 +22,7 @@ _RUNS, _BEST = 300, 0.995
 """Regret 0 is this quantile of so many runs that were told the full horizon; 1 is their median."""
 
 _RESAMPLED, _FACTORS = 0.25, (0.8, 1.2)
-"""How a copy's k and lambda are changed: drawn anew this often, else one of the factors (as Ray Tune's PBT does)."""
+"""How a copy's k and lambda are changed: drawn anew this often, else by one of the factors (as Ray Tune's PBT does)."""
 
 Positive = Annotated[float, Field(gt=0)]
 Bounds = tuple[Positive, Positive]
@@ -159,12 +159,13 @@ class ModelWorkload(Heritable):
         return config, ModelledSearch(self._model, config, f"{self._seed} {number}", own, seconds)
 
     def inherit(self, learner: Learner, number: int) -> tuple[Mapping[str, Any], Learner]:
-        """The same search with another k and lambda."""
+        """The same search with another k and lambda, within their bounds."""
         assert isinstance(learner, ModelledSearch), "searches of a model begin as copies of such"
         drawn, config = self._random(number), dict[str, float]()
         for key, bounds in (("k", self._model.k), ("lambda", self._model.lambda_)):
             anew = drawn.random() < _RESAMPLED
-            config[key] = _drawn(drawn, bounds) if anew else learner.config[key] * drawn.choice(_FACTORS)
+            near = min(max(learner.config[key] * drawn.choice(_FACTORS), bounds[0]), bounds[1])
+            config[key] = _drawn(drawn, bounds) if anew else near
         return config, learner.copied(config, f"{self._seed} {number}")
 
     def _random(self, number: int) -> random.Random:

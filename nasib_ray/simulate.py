@@ -31,7 +31,7 @@ def _queued(max_t: int) -> Allocator:
 
 
 def _at_once(max_t: int) -> Allocator:
-    return AsyncHalving(eta=ETA, rungs=geometric_rungs(1, ETA, max_t))
+    return AsyncHalving(eta=ETA, rungs=geometric_rungs(1, ETA, max_t), by_best=True)
 
 
 def _population(max_t: int, trainings: float, slots: int, seed: int) -> Allocator:
@@ -223,8 +223,8 @@ def simulate(benchmark: Benchmark, setting: Setting, allocator: Allocator | None
     budget = Budget(setting.budget * benchmark.max_t * epoch, "gpu")
     began = time.perf_counter()
     simulator = Simulator(world, workload, allocator, budget, rules)
-    if isinstance(workload, PopulationWorkload):
-        workload.saved = simulator.saved
+    if isinstance(allocator, PopulationBasedTraining):
+        allocator.trials = simulator.trials
     state = simulator.run()
     return SimulatedRun(
         **{key.name: getattr(setting, key.name) for key in fields(setting)},

@@ -77,8 +77,9 @@ class AsyncHalving(Allocator):
         eta: One in ``eta`` goes on, at least 2.
         continue_at_once: Whether a search that is the best at its rung so far goes on though fewer than ``eta`` have
             been there: it keeps its slot. Otherwise it waits for them (queued promotion).
-        rungs: Fixed rungs in epochs, in place of ``fractions``; there searches are ranked by their best value so far,
-            as no common horizon makes their last values comparable.
+        rungs: Fixed rungs in epochs, in place of ``fractions``.
+        by_best: Whether searches are ranked at a rung by their best value so far, rather than by the one there: for
+            those that no common horizon makes comparable.
         endgame: Whether there is an endgame; without it new searches begin as long as they can be afforded.
         replan: Whether searches are told another horizon there.
         leader_slots: With so many slots or more, the best search so far goes on whatever its rung says of it, which
@@ -97,6 +98,7 @@ class AsyncHalving(Allocator):
         eta: int = 3,
         continue_at_once: bool = True,
         rungs: Sequence[int] | None = None,
+        by_best: bool = False,
         endgame: bool = True,
         replan: bool = True,
         leader_slots: int | None = None,
@@ -113,6 +115,7 @@ class AsyncHalving(Allocator):
         self._leader_slots = math.inf if leader_slots is None else leader_slots
         self._leader: str | None = None
         self._fixed = None if rungs is None else sorted(rungs)
+        self._ranked_by_best = by_best
         self._best: dict[str, float] = {}
         self._at: dict[int, Ranking] = {}
         self._working: dict[str, SearchRecord] = {}
@@ -141,7 +144,7 @@ class AsyncHalving(Allocator):
             return
         entered = self._at.setdefault(epochs, Ranking())
         if search.id not in entered:
-            entered.put(search.id, value if self._fixed is None else self._best[search.id], search.index)
+            entered.put(search.id, self._best[search.id] if self._ranked_by_best else value, search.index)
 
     def moved(self, search: SearchRecord) -> None:
         """File a search that rests: among all that do, the best first, and among those at its epochs."""
@@ -321,7 +324,9 @@ def halving_without_horizon(max_t: int, grace_period: int = 1, eta: int = 4) -> 
     """
     check_eta(eta)
     rungs = geometric_rungs(grace_period, eta, max_t)
-    return AsyncHalving(eta=eta, continue_at_once=False, rungs=rungs, endgame=False, leader_slots=LEADER_SLOTS)
+    return AsyncHalving(
+        eta=eta, continue_at_once=False, rungs=rungs, by_best=True, endgame=False, leader_slots=LEADER_SLOTS
+    )
 
 
 class EqualShare(Allocator):

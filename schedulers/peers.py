@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate, cycle
-from statistics import median
+from itertools import cycle
 
 from schedulers.allocation import Allocator, Slice, SweepView
 from schedulers.allocators import geometric_rungs, measure
@@ -50,10 +49,10 @@ class Peer(Allocator):
                 self.moved(self._resting[name])
 
     def next_slice(self, sweep: SweepView) -> Slice | None:
-        """Whoever rests and may go on, the longest first; then a new trial."""
+        """Whoever rests and may go on, the last one first, as its process is still there; then a new trial."""
         if sweep.full_horizon is None:
             return measure(sweep)
-        for search in self._ready.values():
+        for search in reversed(self._ready.values()):
             epochs = min(self.reach(search.id) - search.epochs, sweep.affordable(search))
             if search in sweep.waiting and epochs >= 1:
                 return Slice(search.id, epochs, self._max_t, "continue")
@@ -83,16 +82,18 @@ class AshaStopping(Peer):
         super().__init__(max_t)
         self._eta = eta
         self._rungs = [*geometric_rungs(grace_period, eta, max_t), max_t]
-        self._recorded: dict[int, dict[str, float]] = {rung: {} for rung in self._rungs[:-1]}
+        self._recorded: dict[int, list[float]] = {rung: [] for rung in self._rungs[:-1]}
+        self._seen: dict[int, set[str]] = {rung: set() for rung in self._rungs[:-1]}
         self._reach: dict[str, int] = {}
 
     def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
         """Decide at a rung."""
         recorded = self._recorded.get(epochs)
-        if recorded is None or search.id in recorded:
+        if recorded is None or search.id in self._seen[epochs]:
             return
-        stops = bool(recorded) and value < _percentile(sorted(recorded.values()), 1 - 1 / self._eta)
-        recorded[search.id] = value
+        stops = bool(recorded) and value < _percentile(recorded, 1 - 1 / self._eta)
+        insort(recorded, value)
+        self._seen[epochs].add(search.id)
         self._reach[search.id] = 0 if stops else self._rungs[bisect_right(self._rungs, epochs)]
 
     def reach(self, name: str | None) -> int:
@@ -113,30 +114,31 @@ class MedianStopping(Peer):
         super().__init__(max_t)
         self._grace_period = grace_period
         self._least_others = least_others
-        self._values: dict[str, list[float]] = {}
-        self._sums: dict[str, list[float]] = {}
+        self._epochs: dict[str, int] = {}
+        self._best: dict[str, float] = {}
+        self._sums: dict[str, float] = {}
+        self._averages: dict[int, list[float]] = {}
         self._stopped: set[str] = set()
 
     def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
         """Decide after every epoch."""
-        values = self._values.setdefault(search.id, [])
-        if len(values) >= epochs:
+        name = search.id
+        if self._epochs.get(name, 0) >= epochs:
             return  # Done once more after a crash.
-        values.append(value)
-        self._sums[search.id] = list(accumulate(values[self._grace_period - 1 :]))
+        self._epochs[name], self._best[name] = epochs, max(value, self._best.get(name, -math.inf))
         if epochs < self._grace_period:
             return
-        averaged = epochs - self._grace_period + 1
-        others = [sums for name, sums in self._sums.items() if name != search.id and len(sums) >= averaged]
-        averages = [sums[averaged - 1] / averaged for sums in others]
-        if len(averages) >= self._least_others and max(values) < median(averages):
-            self._stopped.add(search.id)
+        self._sums[name] = self._sums.get(name, 0.0) + value
+        others = self._averages.setdefault(epochs, [])
+        if len(others) >= self._least_others and self._best[name] < _median(others):
+            self._stopped.add(name)
+        insort(others, self._sums[name] / (epochs - self._grace_period + 1))
 
     def reach(self, name: str | None) -> int:
         """One more epoch, by which it is judged."""
         if name is None:
             return 1
-        return 0 if name in self._stopped else min(self._max_t, len(self._values.get(name, ())) + 1)
+        return 0 if name in self._stopped else min(self._max_t, self._epochs.get(name, 0) + 1)
 
 
 @dataclass
@@ -250,6 +252,10 @@ class HyperBand(Peer):
         if self._open.full:
             self._open = Bracket(*next(self._sizes))
         return self._open
+
+
+def _median(rising: list[float]) -> float:
+    return (rising[(len(rising) - 1) // 2] + rising[len(rising) // 2]) / 2
 
 
 def _percentile(rising: list[float], share: float) -> float:

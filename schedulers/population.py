@@ -7,6 +7,7 @@ import random
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from schedulers.allocation import Slice, SweepView
@@ -17,19 +18,41 @@ from schedulers.simulated_world import SimulatedTrial
 from schedulers.workload import Learner, Workload
 
 
+@dataclass(eq=False)
+class Member:
+    """One of a population.
+
+    Attributes:
+        trial: That which trains for it; None: it was not drawn yet.
+        score: Its value when it was looked at last; a copy keeps that of the trial in whose place it is.
+        kept: What a winner was when it was looked at last; None: it was not among the winners.
+        due: What its trial is to begin as a copy of; None: none is due.
+        before: Epochs that were trained before its trial began.
+    """
+
+    trial: str | None = None
+    score: float | None = None
+    kept: SimulatedTrial | None = None
+    due: SimulatedTrial | None = None
+    before: int = 0
+
+
 class PopulationBasedTraining(Peer):
     """A population that trains together; now and then one of the worst quarter goes on as a copy of one of the best.
 
     Decides as Ray Tune's PopulationBasedTraining does without ``synch``: a trial is looked at when it has run
-    ``interval`` epochs, among the latest values of all that live; whoever has run least goes next. When all of a
-    population have come to their end, the next one begins. The copy is a new trial here, and the copied-over one rests
-    for ever.
+    ``interval`` epochs, among the values that all that live had when they were looked at last. A loser becomes a copy
+    of a winner as that was when it was looked at; whoever has run least goes next. When all of a population have come
+    to their end, the next one begins. The copy is a new trial here, and the copied-over one rests for ever.
 
     Args:
         max_t: Epochs of a full trial.
         population: Trials that live at once, at least 1.
         interval: Epochs between two looks; a tenth of ``max_t`` unless told.
         seed: Of which winner is copied.
+
+    Attributes:
+        trials: What the process of each trial remembers; the simulator's.
 
     References:
         Jaderberg et al., Population Based Training of Neural Networks, arXiv:1711.09846.
@@ -39,89 +62,96 @@ class PopulationBasedTraining(Peer):
 
     def __init__(self, max_t: int, population: int, interval: int | None = None, seed: int = 0) -> None:
         super().__init__(max_t)
+        self.trials: Mapping[str, SimulatedTrial] = {}
         self._population = population
         self._interval = interval or max(1, round(max_t / 10))
         self._random = random.Random(seed)
         self._to_begin = population
-        self._to_copy = 0
-        self._unnamed: deque[int] = deque()
-        self._known: set[str] = set()
-        self._before: dict[str, int] = {}
-        self._latest: dict[str, float] = {}
-        self._epochs: dict[str, int] = {}
+        self._members: list[Member] = []
+        self._entering: deque[Member] = deque()
+        self._of: dict[str, Member] = {}
 
-    def enter(self, saved: Mapping[str, SimulatedTrial]) -> str | None:
+    def enter(self) -> SimulatedTrial | None:
         """Take note that a trial is being drawn.
 
-        Args:
-            saved: What the newest checkpoint of each trial holds.
-
         Returns:
-            The trial that it is to begin as a copy of; None: it begins anew.
+            What it is to begin as a copy of; None: it begins anew.
         """
-        winners = self._winners()
-        if not winners:
+        member = self._next_copy()
+        if member is None:
             self._to_begin -= 1
-            self._unnamed.append(0)
-            return None
-        self._to_copy -= 1
-        winner = self._random.choice(winners)
-        self._unnamed.append(self._before[winner] + saved[winner].epochs)
-        return winner
+            member = Member()
+            self._members.append(member)
+        copied, member.due = member.due, None
+        self._entering.append(member)
+        return copied
+
+    def _next_copy(self) -> Member | None:
+        """The copy that is due and has run least, once the population is whole."""
+        due = [] if self._to_begin > 0 else [member for member in self._members if member.due is not None]
+        return min(due, key=lambda member: member.before, default=None)
 
     def reach(self, name: str | None) -> int:
         """To the next look, or to the end of its training."""
+        member = Member() if name is None else self._of[name]
+        if member.trial != name:
+            return 0
         done = self._resting[name].epochs if name in self._resting else 0
-        before = self._before.get(name, self._max_t) if name is not None else 0
-        return done + min(self._interval, max(0, self._max_t - before - done))
+        return min((done // self._interval + 1) * self._interval, self._max_t - member.before)
 
     def moved(self, search: SearchRecord) -> None:
         """A new trial joins the population; one that has come to its end, or failed, leaves it."""
-        if search.id not in self._known:
-            self._known.add(search.id)
-            self._before[search.id] = self._unnamed.popleft()
-        if search.state in ("finished", "failed") or self._before.get(search.id, 0) + search.epochs >= self._max_t:
-            self._leave(search.id)
+        if search.id not in self._of:
+            self._of[search.id] = self._entering.popleft()
+            self._of[search.id].trial = search.id
+        member = self._of[search.id]
+        ended = search.state in ("finished", "failed") or member.before + search.epochs >= self._max_t
+        if ended and member.trial == search.id:
+            member.trial = None
+            self._members.remove(member)
+            if not self._members and self._to_begin <= 0:
+                self._to_begin = self._population
         super().moved(search)
 
-    def _leave(self, name: str) -> None:
-        self._before.pop(name, None)
-        if not self._before and not self._to_begin:
-            self._to_begin, self._to_copy = self._population, 0
-
     def observe(self, search: SearchRecord, epochs: int, value: float) -> None:
-        """Have a trial of the worst quarter copied over."""
-        if search.id not in self._before:
+        """Look at a trial: keep a winner as it is now, and have a loser copied over."""
+        member = self._of[search.id]
+        if member.trial != search.id or epochs % self._interval or member.before + epochs >= self._max_t:
             return
-        self._latest[search.id], self._epochs[search.id] = value, epochs
-        ended = self._before[search.id] + epochs >= self._max_t
-        if epochs % self._interval == 0 and not ended and search.id in self._quantiles()[0]:
-            self._to_copy += 1
-            del self._before[search.id]
+        member.score = value
+        worst, best = self._quantiles()
+        member.kept = self.trials[search.id].copy() if member in best else None
+        if member in worst and (winner := self._random.choice(best)).kept is not None:
+            member.trial, member.due, member.before = None, winner.kept, winner.before + winner.kept.epochs
 
-    def _winners(self) -> list[str]:
-        """Whom a copy that is due can be of: whoever it can follow to another look."""
-        best = self._quantiles()[1] if self._to_copy else []
-        return [name for name in best if self._before[name] + self._epochs[name] + self._interval <= self._max_t]
-
-    def _quantiles(self) -> tuple[list[str], list[str]]:
-        """The worst and the best quarter of those that live and have a value; both empty where there are not two."""
-        rising = sorted((name for name in self._before if name in self._latest), key=lambda name: self._latest[name])
+    def _quantiles(self) -> tuple[list[Member], list[Member]]:
+        """The worst and the best quarter of those that live and have a score; both empty where there are not two."""
+        scored = [(member.score, number) for number, member in enumerate(self._members) if member.score is not None]
+        rising = [self._members[number] for _, number in sorted(scored)]
         count = min(math.ceil(len(rising) * self.quantile), len(rising) // 2)
         return rising[:count], rising[len(rising) - count :]
 
     def next_slice(self, sweep: SweepView) -> Slice | None:
-        """A copy that is due, a new trial as long as the population is not whole, or whoever has run least."""
+        """A new trial as long as the population is not whole; else whoever has run least, be it a copy that is due."""
         if sweep.full_horizon is None:
             return measure(sweep)
-        epochs = min(self._interval, sweep.affordable(None))
-        if (self._to_begin or self._winners()) and epochs >= 1:
-            return Slice(None, epochs, self._max_t, "new")
-        waiting = [search for search in sweep.waiting if search.id in self._before]
-        for search in sorted(waiting, key=lambda one: self._before[one.id] + one.epochs):
-            epochs = min(self.reach(search.id) - search.epochs, sweep.affordable(search))
+        ready: list[tuple[int, SearchRecord | None]] = []
+        if self._to_begin > 0:
+            ready.append((0, None))
+        elif (copied := self._next_copy()) is not None:
+            ready.append((copied.before, None))
+        for search in sweep.waiting:
+            if (member := self._of[search.id]).trial == search.id:
+                ready.append((member.before + search.epochs, search))
+        for trained, search in sorted(ready, key=lambda one: one[0]):
+            if search is None:
+                epochs = min(self._interval, self._max_t - trained, sweep.affordable(None))
+                piece = Slice(None, epochs, self._max_t, "new")
+            else:
+                epochs = min(self.reach(search.id) - search.epochs, sweep.affordable(search))
+                piece = Slice(search.id, epochs, self._max_t, "continue")
             if epochs >= 1:
-                return Slice(search.id, epochs, self._max_t, "continue")
+                return piece
         return None
 
 
@@ -139,21 +169,14 @@ class Heritable(Workload):
 
 
 class PopulationWorkload(Workload):
-    """Trials of a population: new ones, and copies.
-
-    Attributes:
-        saved: What the newest checkpoint of each trial holds; the simulator's.
-    """
+    """Trials of a population: new ones, and copies."""
 
     def __init__(self, trials: Heritable, population: PopulationBasedTraining) -> None:
         self.epoch_seconds = trials.epoch_seconds
-        self.saved: Mapping[str, SimulatedTrial] = {}
         self._trials = trials
         self._population = population
 
     def draw(self, number: int, kind: Kind) -> tuple[Mapping[str, Any], Learner] | None:
         """A copy if one is due, else a new one."""
-        winner = self._population.enter(self.saved)
-        if winner is None:
-            return self._trials.draw(number, kind)
-        return self._trials.inherit(self.saved[winner].learner, number)
+        copied = self._population.enter()
+        return self._trials.draw(number, kind) if copied is None else self._trials.inherit(copied.learner, number)

@@ -130,7 +130,7 @@ def test_a_population_replaces_its_worst_by_copies_of_its_best() -> None:
     trials = PopulationWorkload(model.workload(0), population)
     rules = Rules(1.0, METRIC, full_epochs=FULL, horizon_told=True)
     sweep = Simulator(World(), trials, population, Budget(8 * FULL * 600.0, "gpu"), rules)
-    trials.saved = sweep.saved
+    population.trials = sweep.trials
     searches = list(sweep.run().searches.values())
     first_values = [search.curve[0][1] for search in searches]
     assert len(searches) > 8

@@ -164,7 +164,8 @@ def test_simulations_do_not_depend_on_how_long_epochs_take() -> None:
     for unit in (0.05, 5_000.0):
         told = [{**row, "epoch_device_seconds": unit * (1 + number % 3)} for number, row in enumerate(rows)]
         table = table_of(told)
-        runs.append(simulate(table, settings_of([table], ["async-halving"], [6.0], [4], 1, 0.001 / unit)[0]))
+        runs.append(simulate(table, settings_of([table], ["async-halving"], [6.0], [4], 1, 60 / unit)[0]))
+    assert runs[0].preemptions == runs[1].preemptions > 0
     assert runs[0].regrets == runs[1].regrets
     assert runs[0].budget_device_seconds == pytest.approx(6.0 * 20 * 0.05 * 1.98)
     assert runs[1].budget_device_seconds == pytest.approx(1e5 * runs[0].budget_device_seconds)

@@ -56,9 +56,11 @@ class Watch:
     def looking(self) -> Iterator[Watch]:
         thread = threading.Thread(target=self.run)
         thread.start()
-        yield self
-        self._over.set()
-        thread.join()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            thread.join()
 
 
 def check_disk(script: Script, state: SweepState) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -55,7 +56,7 @@ def test_full_searches_are_planned_with_what_the_selection_leaves() -> None:
 def test_what_searches_measure_cuts_neither_them_nor_finalists(comparing: float, searching: Allocator) -> None:
     for slots in (1, 3):
         world = replace(WORLD, slots=slots, comparing=comparing, jitter=0.02)
-        simulation = Simulation(world, 6000.0, WithSelection(searching, 0.2, 4))
+        simulation = Simulation(world, 6000.0, WithSelection(copy.deepcopy(searching), 0.2, 4))
         state = simulation.run()
         assert simulation.cuts == simulation.kills == 0
         assert len({trial.horizon for trial in finalists(state)}) == 1

@@ -11,7 +11,6 @@ from torch import Tensor
 from trainables.data import Dataset, ImageSet
 from trainables.epoch_plan import Phase
 from trainables.search import Search
-from trainables.settings import TrialSettings
 
 
 def _run(search: Search) -> Search:
@@ -224,7 +223,3 @@ def test_every_setting_runs(make_search: Callable[..., Search], changes: dict[st
     search = _run(make_search(horizon=2, **changes))
     assert search.position.best_val_accuracy >= 0
     assert len(search.architecture().operations) == 2
-
-
-def test_the_settings_are_the_trials(make_search: Callable[..., Search]) -> None:
-    assert isinstance(make_search().settings, TrialSettings)
