@@ -176,6 +176,12 @@ class TestHalving:
         observe(allocator, 4, 0.4, 0.5)
         assert ask(allocator, search(0, 4), search(1, 4)) == Slice("t1", 4, 16, "continue")
 
+    def test_at_fixed_rungs_too_unless_the_best_so_far_is_to_decide(self) -> None:
+        allocator = AsyncHalving(rungs=[4, 8])
+        observe(allocator, 3, 0.9, 0.1)
+        observe(allocator, 4, 0.4, 0.5)
+        assert ask(allocator, search(0, 4), search(1, 4)) == Slice("t1", 4, 16, "continue")
+
     def test_the_best_so_far_decides_where_that_is_asked_for(self) -> None:
         allocator = AsyncHalving(rungs=[4, 8], by_best=True)
         observe(allocator, 3, 0.9, 0.1)

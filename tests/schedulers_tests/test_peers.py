@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import PopulationBasedTraining as RaysPopulation
 
 from schedulers.curve_table import TableWorkload
 from schedulers.peers import AshaStopping, FirstComeFirstServed, HyperBand, MedianStopping, Peer
+from schedulers.population import PopulationBasedTraining
 from schedulers.search_record import SearchRecord
+from schedulers.simulated_world import SimulatedTrial
 from tests.schedulers_tests.tables import made_table, swept
 
 MAX_T = 20
@@ -70,6 +73,71 @@ def test_the_median_rule_stops_whom_rays_stops(curves: list[list[float]], grace:
     rays = MedianStoppingRule("training_iteration", grace_period=grace, min_samples_required=2)
     ours, theirs = decisions(MedianStopping(MAX_T, grace, 2), rays, curves, order)
     assert ours == theirs
+
+
+class RecordedPopulation(RaysPopulation):  # type: ignore[misc]
+    """Ray's scheduler, but that copies are only noted."""
+
+    def __init__(self, interval: int) -> None:
+        super().__init__(
+            "training_iteration", perturbation_interval=interval, hyperparam_mutations={"k": [0.1]}, log_config=False
+        )
+        self.copied: tuple[str, int] | None = None
+
+    def _exploit(self, tune_controller: Any, trial: Any, trial_to_clone: Any) -> None:
+        copied, winner = self._trial_state[trial], self._trial_state[trial_to_clone]
+        self.copied = trial_to_clone.trial_id, winner.last_train_time
+        copied.last_perturbation_time, copied.last_train_time = winner.last_perturbation_time, winner.last_train_time
+
+
+@given(CURVES, st.sampled_from([1, 3]), st.randoms(use_true_random=False), st.integers(0, 99))
+def test_a_population_copies_whom_rays_copies(
+    curves: list[list[float]], interval: int, order: random.Random, seed: int
+) -> None:
+    rays, ours = RecordedPopulation(interval), PopulationBasedTraining(MAX_T, len(curves), interval, seed)
+    rays.set_search_properties("value", "max")
+    random.seed(seed)
+    members = [Mock(trial_id=f"m{index}", config={"k": 0.1}, status="RUNNING") for index in range(len(curves))]
+    controller = Mock(get_trials=lambda: members)
+    remembered, searches, before = dict[str, SimulatedTrial](), list[SearchRecord](), [0] * len(curves)
+    ours.trials = remembered
+
+    def begin(index: int) -> SearchRecord:
+        search = SearchRecord(f"t{len(remembered)}", len(remembered), {}, "running")
+        remembered[search.id] = SimulatedTrial(Mock(), iteration=index)
+        ours.moved(search)
+        return search
+
+    for index, member in enumerate(members):
+        member.is_finished.return_value = False
+        member.run_metadata.checkpoint_manager.checkpoint_config.num_to_keep = None
+        rays.on_trial_add(controller, member)
+        assert ours.enter() is None
+        searches.append(begin(index))
+    going = list(range(len(curves)))
+    while going:
+        index = order.choice(going)
+        search = searches[index]
+        search.epochs += 1
+        remembered[search.id].epochs = search.epochs
+        trained = before[index] + search.epochs
+        if trained == MAX_T:
+            going.remove(index)
+            members[index].is_finished.return_value = True
+            search.state = "finished"
+            ours.moved(search)
+            continue
+        rays.copied, value = None, curves[index][trained - 1]
+        rays.on_trial_result(controller, members[index], {"training_iteration": trained, "value": value})
+        ours.observe(search, search.epochs, value)
+        if ours.reach(search.id) == 0:
+            copied = ours.enter()
+            assert copied is not None
+            winner, epochs = copied.iteration, before[copied.iteration] + copied.epochs
+            assert rays.copied == (f"m{winner}", epochs)
+            before[index], searches[index] = epochs, begin(index)
+        else:
+            assert rays.copied is None
 
 
 def test_hyperband_runs_brackets_of_rays_sizes() -> None:
