@@ -22,7 +22,8 @@ import resource
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ from nasib_ray.search_space import Range
 from nasib_ray.searcher import sampled_point
 from nasib_ray.simulate import ALLOCATORS, allocators_for, settings_of, simulate_all
 from nasib_ray.simulation_report import bootstrap
-from schedulers.allocators import halving_without_horizon
+from schedulers.allocation import Allocator
+from schedulers.allocators import AsyncHalving, EqualShare, halving_without_horizon
 from schedulers.budget import Budget
 from schedulers.curve_table import CurveTable, TableWorkload, read_curve_table
 from schedulers.rules import Rules
@@ -195,7 +197,15 @@ class Watched(Simulator):
         self.most = max(self.most, ledger.spent + ledger.granted)
 
 
-def scale(days: float, slots: int, trials: int, epochs: int, preemptions_per_hour: float) -> None:
+SCALED: Mapping[str, Callable[[int, int], Allocator]] = {
+    "without-horizon": lambda epochs, _: halving_without_horizon(epochs),
+    "async-halving": lambda *_: AsyncHalving(),
+    "equal-share": lambda _, trials: EqualShare(trials),
+}
+"""Rules by name, of a full training's epochs and the number of trials; all but the first tell trials their horizons."""
+
+
+def scale(rule: str, days: float, slots: int, trials: int, epochs: int, preemptions_per_hour: float) -> None:
     """A long sweep of many trials on many slots: time, memory, decisions, suggestions."""
     drawn = random.Random(0)
     ends = [drawn.random() for _ in range(trials)]
@@ -208,8 +218,10 @@ def scale(days: float, slots: int, trials: int, epochs: int, preemptions_per_hou
         slots=slots, speed_spread=0.2, boot_seconds=epoch / 2, reuse=False, preemptions_per_hour=preemptions_per_hour
     )
     rules = Rules(devices=1.0, metric=METRIC, mode="min", full_epochs=epochs, boot_seconds=epoch / 2)
+    if rule != "without-horizon":
+        rules = replace(rules, horizon_told=True, slice_told=True)
     budget = Budget(days * 86400.0 * slots, "gpu")
-    sweep = Watched(world, workload, halving_without_horizon(epochs), budget, rules)
+    sweep = Watched(world, workload, SCALED[rule](epochs, trials), budget, rules)
     before = _most_memory()
     began = time.perf_counter()
     state = sweep.run()
@@ -219,9 +231,12 @@ def scale(days: float, slots: int, trials: int, epochs: int, preemptions_per_hou
     print(f"{sweep.clock.monotonic() / 86400.0:.1f} days: simulated in {seconds:.0f} s")
     spent, most = (PER_CENT * amount / budget.device_seconds for amount in (state.ledger.spent, sweep.most))
     print(f"spent {spent:.2f} % of the budget, and promised and spent never more than {most:.4f} %")
-    decisions = sorted(sweep.decision_seconds)
-    median, slow = (decisions[int(share * len(decisions))] for share in (0.5, 0.99))
-    print(f"{len(decisions):,} decisions: median {1e6 * median:.0f} us, 99% within {1e3 * slow:.2f} ms")
+    live = sum(search.unfinished for search in state.searches.values())
+    decisions = list(sweep.decision_seconds)
+    for some, which in ((decisions, ""), (decisions[-len(decisions) // 10 :], f" last, {live:,} trials unfinished")):
+        rising = sorted(some)
+        median, slow = (rising[int(share * len(rising))] for share in (0.5, 0.99))
+        print(f"{len(some):,} decisions{which}: median {1e6 * median:.0f} us, 99% within {1e3 * slow:.2f} ms")
     taken = _most_memory() - before
     print(f"memory: {taken / 1e6:.0f} MB, {taken / len(state.searches) / 1e3:.0f} kB a trial")
     suggest(list(state.searches.values()))
@@ -260,13 +275,16 @@ def main() -> None:
     of_tables.add_argument("--allocator", action="append", choices=list(ALLOCATORS), help="repeatable; all unless told")
     of_scale = parts.add_parser("scale")
     of_scale.add_argument("--days", type=float, default=30.0)
+    of_scale.add_argument("--allocator", choices=list(SCALED), default="without-horizon", help="the rule")
     of_scale.add_argument("--slots", type=int, default=1000)
     of_scale.add_argument("--trials", type=int, default=10_000)
     of_scale.add_argument("--epochs", type=int, default=50)
     of_scale.add_argument("--preemptions-per-hour", type=float, default=0.02)
     options = parser.parse_args()
     if options.part == "scale":
-        scale(options.days, options.slots, options.trials, options.epochs, options.preemptions_per_hour)
+        scale(
+            options.allocator, options.days, options.slots, options.trials, options.epochs, options.preemptions_per_hour
+        )
         return
     missing = [path for path in options.table if not path.exists()]
     if missing:

@@ -3,8 +3,9 @@
     python benchmarks/suggestions.py --table TASK.parquet [--table ...]
 
 Simulated sweeps under one scheduler, asynchronous halving with pauses (eta 4, 4 slots), whose trials are suggested by
-this project's sampler (each suggestion from a study of all trials as they are), by Ray's OptunaSearch (told of trials
-that are complete, as Ray Tune does), and at random. Optuna's TPE samples in the first two. A quadratic of two
+this project's sampler (each suggestion from a study of all trials as they are), by the same sampler told of complete
+trials alone, by Ray's OptunaSearch (told of these, too, as Ray Tune does), and at random. Optuna's TPE samples in the
+first three. A quadratic of two
 variables, and tables of learning curves (see taskset_tables.py), where a suggestion is the nearest configuration that
 was not tried yet. Printed is, of suggestions 21 to 40 and 41 to 60, the mean share of random configurations that are
 better at the end of a full training (so that random ones have 0.5), with 95% of the paired difference to Ray's.
@@ -43,7 +44,7 @@ from schedulers.workload import Learner, Workload
 TRIALS, SLOTS, MAX_T, ETA = 60, 4, 50, 4
 BLOCKS = ((20, 40), (40, 60))
 EPOCH_SECONDS = 600.0
-BY = ("ours", "OptunaSearch", "random")
+BY = ("ours", "complete", "OptunaSearch", "random")
 
 Curve = Sequence[float]
 
@@ -149,7 +150,9 @@ class Suggested(Workload):
             return suggestion
         assert self.sweep is not None, "a trial is drawn while a sweep runs"
         searches = list(self.sweep.core.state.searches.values())
-        sampler: Literal["tpe", "random"] = "tpe" if self._by == "ours" else "random"
+        if self._by == "complete":
+            searches = [search for search in searches if search.state == "finished"]
+        sampler: Literal["tpe", "random"] = "random" if self._by == "random" else "tpe"
         seed = derived_seed(self._seed, "suggestion", number)
         return sampled_point(searches, self._problem.space, seed=seed, mode="min", sampler=sampler)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +31,17 @@ def simulate(
         list[str] | None, typer.Option("--allocator", metavar="NAME", help="One of those below; all unless told.")
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="Sweeps of each kind.")] = 10,
-    mode: Annotated[str, typer.Option("--mode", metavar="min|max", help="Whether low values are good.")] = "min",
+    mode: Annotated[
+        str | None, typer.Option("--mode", metavar="min|max", help="Whether low values are good; min unless told.")
+    ] = None,
     preemptions: Annotated[
-        float, typer.Option("--preemptions-per-hour", metavar="N", min=0.0, help="How often a process is taken away.")
+        float,
+        typer.Option(
+            "--preemptions-per-hour",
+            metavar="N",
+            min=0.0,
+            help="How often a process is taken away. What does not tell its epochs' time has six an hour.",
+        ),
     ] = 0.0,
     jobs: Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Processes; one a core.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every run as JSON.")] = None,
@@ -64,23 +73,24 @@ def simulate(
     from schedulers.budget import Budget
     from schedulers.curve_table import CurveTable, read_curve_table
 
-    if mode not in ("min", "max"):
+    if mode not in (None, "min", "max"):
         raise ValueError(f"--mode {mode}: it is min if low values are good, or max")
+    if mode is not None and (model := next((path for path in tables if path.suffix == ".json"), None)) is not None:
+        raise ValueError(f"--mode {mode}: it is for tables, and {model} is a model, which tells its own")
     for file in filter(None, (as_json, plot)):
-        if not file.parent.is_dir():
-            raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
-    read = [read_model(path) if path.suffix == ".json" else read_curve_table(path, mode) for path in tables]
+        check_writable(file)
+    read = [read_model(path) if path.suffix == ".json" else read_curve_table(path, mode or "min") for path in tables]
     stems = Counter(path.stem for path in tables)
     for place, (path, one) in enumerate(zip(tables, read, strict=True)):
         if stems[path.stem] > 1 and isinstance(one, CurveTable):
             read[place] = replace(one, name=f"{path.absolute().parent.name}/{one.name}")
-    if full_trainings is not None and budget is None:
-        bought = full_trainings
-    elif budget is not None and full_trainings is None:
-        bought = [trainings_within(Budget.parse(budget), read)]
-    else:
+    if (full_trainings is None) == (budget is None):
         raise ValueError("give the budget either as --full-trainings N, or as --budget, such as '10 gpu-hours'")
-    settings = settings_of(read, allocators or allocators_for(read), bought, slots or [1], seeds, preemptions)
+    names = allocators or allocators_for(read)
+    settings = settings_of(read, names, full_trainings or [1.0], slots or [1], seeds, preemptions)
+    if budget is not None:
+        bought = {one.name: trainings_within(Budget.parse(budget), one) for one in read}
+        settings = [replace(setting, budget=bought[setting.table]) for setting in settings]
     runs = []
     with working(f"simulating {len(settings):,} sweeps") as progress:
         for run in simulate_all(read, settings, jobs or usable_cpus()):
@@ -93,3 +103,13 @@ def simulate(
     if plot is not None:
         write_curves(runs, plot)
         print(f"wrote {plot}")
+
+
+def check_writable(file: Path) -> None:
+    """Raise ValueError if a file cannot be written, before what is to be in it has taken its time."""
+    if not file.parent.is_dir():
+        raise ValueError(f"{file} cannot be written: there is no folder {file.parent}")
+    if file.is_dir():
+        raise ValueError(f"{file} cannot be written: it is a folder")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ValueError(f"{file} cannot be written: permission denied")

@@ -38,6 +38,8 @@ def _population(max_t: int, trainings: float, slots: int, seed: int) -> Allocato
     return PopulationBasedTraining(max_t, max(slots, round(trainings)), seed=seed)
 
 
+MOST_SLOTS, MOST_PREEMPTIONS = 1_000_000, 1_000_000
+
 Maker = Callable[[Benchmark, "Setting"], Allocator]
 
 ALLOCATORS: Mapping[str, Maker] = {
@@ -102,6 +104,7 @@ class SimulatedRun(Setting):
         regrets: At equally spaced points of the budget, the last of them its end; in [0, 1].
         trials: How many were begun.
         preemptions: How many processes were taken away.
+        failure: Why the sweep failed, if it did: it ended before anything had reported.
         decisions: How many decisions were taken, ``decision_seconds`` what one took in the median.
         seconds: What the simulation took.
     """
@@ -112,6 +115,7 @@ class SimulatedRun(Setting):
     regrets: Sequence[float]
     trials: int
     preemptions: int
+    failure: str
     decisions: int
     decision_seconds: float
     seconds: float
@@ -149,10 +153,14 @@ def settings_of(
     possible = allocators_for(benchmarks)
     if unfit := [name for name in allocators if name not in possible]:
         raise ValueError(f"{unfit[0]} cannot be simulated over these: what can is {', '.join(possible)}")
-    if wrong := [number for number in (*full_trainings, *slots) if not 0 < number < math.inf]:
-        raise ValueError(f"{wrong[0]:g} is no number of full trainings or slots: both are above 0")
-    if not 0 <= preemptions_per_hour < math.inf:
-        raise ValueError(f"{preemptions_per_hour:g} preemptions an hour: there must be a finite number, 0 or more")
+    if wrong := [number for number in full_trainings if not 0 < number < math.inf]:
+        raise ValueError(f"{wrong[0]:g} full trainings: it must be a finite number above 0")
+    if wrong := [number for number in slots if not 1 <= number <= MOST_SLOTS]:
+        raise ValueError(f"{wrong[0]} slots: it must be a number from 1 to {MOST_SLOTS:,}")
+    if not 0 <= preemptions_per_hour <= MOST_PREEMPTIONS:
+        raise ValueError(
+            f"{preemptions_per_hour:g} preemptions an hour: it must be a number from 0 to {MOST_PREEMPTIONS:,}"
+        )
     if len({benchmark.name for benchmark in benchmarks}) < len(benchmarks):
         raise ValueError("two tables or models have the same name: each can be simulated once, and is told by its name")
     return [
@@ -165,18 +173,17 @@ def settings_of(
     ]
 
 
-def trainings_within(budget: Budget, benchmarks: Sequence[Benchmark]) -> float:
+def trainings_within(budget: Budget, benchmark: Benchmark) -> float:
     """How many full trainings a budget of device-time buys.
 
     Raises:
-        ValueError: A table does not tell what its epochs take, or they do not cost the same in all tables.
+        ValueError: It is a table that does not tell what its epochs take, or a model, which counts in epochs alone.
     """
-    if untold := [one.name for one in benchmarks if isinstance(one, CurveTable) and one.epoch_seconds is None]:
-        raise ValueError(f"{untold[0]} does not tell epoch_device_seconds, so {budget} mean nothing: count trainings")
-    costs = [one.max_t * one.epoch_device_seconds for one in benchmarks]
-    if max(costs) > 1.01 * min(costs):
-        raise ValueError(f"full trainings cost {min(costs):.4g} to {max(costs):.4g} s in these tables: one at a time")
-    return budget.device_seconds / statistics.fmean(costs)
+    if not isinstance(benchmark, CurveTable) or benchmark.epoch_seconds is None:
+        raise ValueError(
+            f"{benchmark.name} does not tell epoch_device_seconds, so {budget} mean nothing: count trainings"
+        )
+    return budget.device_seconds / (benchmark.max_t * benchmark.epoch_device_seconds)
 
 
 def simulate(benchmark: Benchmark, setting: Setting, allocator: Allocator | None = None) -> SimulatedRun:
@@ -234,6 +241,7 @@ def simulate(benchmark: Benchmark, setting: Setting, allocator: Allocator | None
         regrets=benchmark.regrets(simulator.best, budget.device_seconds),
         trials=len(state.searches),
         preemptions=simulator.preemptions,
+        failure=state.end_why if state.end == "failed" else "",
         decisions=len(simulator.decision_seconds),
         decision_seconds=statistics.median(simulator.decision_seconds),
         seconds=time.perf_counter() - began,

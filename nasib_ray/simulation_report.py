@@ -79,6 +79,8 @@ def simulation_report(console: Console, runs: Sequence[SimulatedRun]) -> None:
         else:
             console.print(_table([names, *regrets], signs), "", _table([names, *rest], signs))
     console.print(_WALL, style="dim", highlight=False)
+    if failed := [run for run in runs if run.failure]:
+        console.print(f"{len(failed)} of {len(runs)} sweeps failed: {failed[0].failure}", style="red", highlight=False)
 
 
 def _table(columns: Sequence[Column], signs: Signs) -> Table:
@@ -129,7 +131,18 @@ def write_curves(runs: Sequence[SimulatedRun], file: Path) -> None:
     file.write_text(page.to_html(include_plotlyjs=True), encoding="utf-8")
 
 
-_COLOURS = ("#d9480f", "#2a6f97", "#52b788", "#8338ec", "#f4a261", "#90a4ae", "#263238", "#c1121f")
+_COLOURS = (
+    "#d9480f",
+    "#2a6f97",
+    "#52b788",
+    "#8338ec",
+    "#f4a261",
+    "#90a4ae",
+    "#263238",
+    "#c1121f",
+    "#7f5539",
+    "#e05297",
+)
 
 
 def _cells(runs: Sequence[SimulatedRun]) -> dict[Cell, list[SimulatedRun]]:
@@ -149,5 +162,5 @@ def _anytime(run: SimulatedRun) -> float:
 
 def _bars(curve: Sequence[float], steps: str) -> str:
     """A curve in [0, 1] as a row of signs."""
-    parts = [curve[int(place * len(curve) / _WIDTH)] for place in range(_WIDTH)]
+    parts = [curve[round(place * (len(curve) - 1) / (_WIDTH - 1))] for place in range(_WIDTH)]
     return "".join(steps[min(len(steps) - 1, int(value * len(steps)))] for value in parts)

@@ -87,8 +87,11 @@ def earlier_horizons(earlier: Sequence[Sweep]) -> dict[str, int]:
 
 def _differences(config: SweepConfig, sweep: Sweep) -> list[str]:
     """A line on the settings under which λ meant something else there, if there are any."""
+    keys = [*_ALPHA_KEYS]
+    if "sgd" in (config.search.fixed.get("alpha_optimizer"), config_of(sweep).search.fixed.get("alpha_optimizer")):
+        keys.append("momentum")
     here, there = (
-        {key: "tuned" if key in one.search.axes else one.search.fixed[key] for key in _ALPHA_KEYS}
+        {key: "tuned" if key in one.search.axes else one.search.fixed[key] for key in keys}
         | {f"data.{key}": getattr(one.data, key) for key in _DATA_KEYS}
         for one in (config, config_of(sweep))
     )

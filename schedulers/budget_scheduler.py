@@ -386,7 +386,11 @@ class BudgetScheduler(TrialScheduler):  # type: ignore[misc]
         """Say once that what was stopped will not go on; after an interruption it begins again."""
         if not self._said and not self.interruption.wanted:
             self._said = True
-            missing = "no checkpoint with its report" if self._saves == "reported" else "no save_checkpoint"
+            missing = "no save_checkpoint"
+            if self._saves == "reported":
+                missing = (
+                    "no checkpoint with its report (one that comes by the first rung, after grace_period, would do)"
+                )
             logger.warning("a trial is not paused but stopped for good, as it has %s to go on from later", missing)
 
     def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:

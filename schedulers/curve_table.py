@@ -90,6 +90,8 @@ def read_curve_table(path: str | Path, mode: str = "min") -> CurveTable:
     Raises:
         ValueError: The file is no such table.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: a table is one Parquet file")
     try:
         table = pq.read_table(path)
         rows = table.to_pylist()
@@ -139,7 +141,8 @@ class TableWorkload(Workload):
     def __init__(
         self, table: CurveTable, seed: int, mean_epoch_seconds: float = _EPOCH_SECONDS, cost_spread: float = 0.5
     ) -> None:
-        drawn = random.Random(f"{table.name} {seed}")
+        # Where names need a folder to tell them apart, a table has the draws that it has alone.
+        drawn = random.Random(f"{table.name.rsplit('/', 1)[-1]} {seed}")
         self._table = table
         self._rows = list(range(len(table.curves)))
         drawn.shuffle(self._rows)

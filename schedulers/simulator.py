@@ -19,7 +19,7 @@ from schedulers.allocation import Allocator, Slice, SweepView
 from schedulers.budget import Budget
 from schedulers.clock import SimulatedClock
 from schedulers.core import SweepCore
-from schedulers.ending import FAILURES_IN_A_ROW
+from schedulers.ending import FAILURES_IN_A_ROW, MISHAPS_IN_A_ROW
 from schedulers.meter import Holding, Phase
 from schedulers.record_book import RecordBook
 from schedulers.rules import Rules
@@ -52,7 +52,8 @@ class Simulator:
 
     Attributes:
         best: (device-seconds spent, value) whenever a better value was reported than any before.
-        decision_seconds: What each decision took of the time of the machine that simulates.
+        decision_seconds: What each decision took of the time of the machine that simulates: entering a report that
+            ends a slice and saying whether its trial goes on, or saying what a free slot gets.
         processes: Those that live, by key.
         trials: What each trial's process remembers, and ``saved`` what its newest checkpoint holds.
         boots: How many processes were started; ``preemptions``, ``kills``, ``cuts``: how many of them were taken away,
@@ -258,6 +259,7 @@ class Simulator:
         self._busy.pop(name, None)
         self._free_slots.append(process.slot)
         if process.state == "working":
+            blameless = blameless and self.core.state.searches[name].mishaps < MISHAPS_IN_A_ROW
             self.core.crashed(name, why, blameless)
             self.trials[name] = self.saved[name].copy()
             failed = self.core.state.searches[name].failures >= FAILURES_IN_A_ROW
@@ -293,11 +295,15 @@ class Simulator:
         value = metrics.get(self.rules.metric)
         if value is not None and self.core.state.better(value, self.best[-1][1] if self.best else None):
             self.best.append((self.core.spent, value))
+        began = time.perf_counter()
         verdict = self.core.report(name, {**metrics, self.rules.epochs_key: trial.epochs}, stopping=False)
-        if verdict == "pause" and not trial.done and (seconds := self._keep(name)) is not None:
-            assert search.grant is not None, f"trial {name} has no grant though one was booked"
-            self._give(process, search.grant, seconds)
-            verdict = "continue"
+        if verdict == "pause" and not trial.done:
+            seconds = self.core.keep_slot(name, self.world.slots, self._busy.keys())
+            self.decision_seconds.append(time.perf_counter() - began)
+            if seconds is not None:
+                assert search.grant is not None, f"trial {name} has no grant though one was booked"
+                self._give(process, search.grant, seconds)
+                verdict = "continue"
         if verdict == "continue" and not trial.done:
             if self.world.save_epochs and process.whole:
                 self._saved(name)
@@ -305,12 +311,6 @@ class Simulator:
             return
         self.core.saving(name)
         self._do(process, "checkpoint", self.world.save_seconds)
-
-    def _keep(self, name: str) -> float | None:
-        began = time.perf_counter()
-        seconds = self.core.keep_slot(name, self.world.slots, self._busy.keys())
-        self.decision_seconds.append(time.perf_counter() - began)
-        return seconds
 
     def _saved(self, name: str) -> None:
         trial = self.trials[name]

@@ -152,6 +152,8 @@ def test_models_are_simulated_from_the_command_line(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert {run["allocator"] for run in json.loads(out.read_text())["runs"]} == set(allocators_for([made_model()]))
     assert "async-halving-fixed" in result.output
+    result = CliRunner().invoke(app, [*told, "--mode", "max"], env={"COLUMNS": "200"})
+    assert "is a model, which tells its own" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,10 @@ def test_a_budget_of_device_time_needs_the_times_of_epochs(nasib_ray: Run, table
     [
         ((), "give the budget either as --full-trainings"),
         (("--full-trainings", 3, "--budget", "1 gpu-hour"), "give the budget either as --full-trainings"),
-        (("--full-trainings", 0), "0 is no number of full trainings"),
-        (("--full-trainings", 3, "--slots", 0), "0 is no number of full trainings or slots"),
+        (("--full-trainings", 0), "0 full trainings: it must be a finite number above 0"),
+        (("--full-trainings", "inf"), "inf full trainings"),
+        (("--full-trainings", 3, "--slots", 0), "0 slots: it must be a number from 1 to 1,000,000"),
+        (("--full-trainings", 3, "--slots", 10**400), "it must be a number from 1 to 1,000,000"),
         (("--full-trainings", 3, "--allocator", "best"), "no allocator is called best: there are async-halving"),
         (
             ("--full-trainings", 3, "--allocator", "pbt"),
@@ -107,12 +109,38 @@ def test_a_budget_of_device_time_needs_the_times_of_epochs(nasib_ray: Run, table
         (("--full-trainings", 3, "--preemptions-per-hour", "inf"), "inf preemptions an hour"),
         (("--full-trainings", 3, "--preemptions-per-hour", "nan"), "greater than or equal to 0"),
         (("--full-trainings", 3, "--json", "no/folder/runs.json"), "there is no folder no/folder"),
+        (("--full-trainings", 3, "--plot", "."), "it is a folder"),
     ],
 )
 def test_mistakes_are_told(nasib_ray: Run, table: Path, arguments: tuple[Any, ...], message: str) -> None:
     said = nasib_ray("simulate", table, *arguments, status=2)
     assert message in said
     assert "Traceback" not in said
+
+
+def test_a_budget_of_device_time_buys_in_each_table_what_it_costs_there(
+    nasib_ray: Run, table: Path, tmp_path: Path
+) -> None:
+    rows, out = pq.read_table(table).to_pylist(), tmp_path / "runs.json"
+    for name, seconds in (("one", 20.0), ("other", 30.0)):
+        told = [{**row, "epoch_device_seconds": seconds} for row in rows]
+        pq.write_table(pa.Table.from_pylist(told), tmp_path / f"{name}.parquet")
+    tables = (tmp_path / "one.parquet", tmp_path / "other.parquet")
+    few = ("--mode", "max", "--seeds", 1, "--jobs", 1, "--allocator", "fifo", "--json", out)
+    nasib_ray("simulate", *tables, "--budget", "1 gpu-hour", *few)
+    runs = json.loads(out.read_text())["runs"]
+    assert [run["budget_device_seconds"] for run in runs] == [pytest.approx(3600)] * 2
+    assert runs[0]["budget"] == pytest.approx(1.5 * runs[1]["budget"])
+
+
+def test_a_folder_is_no_table(nasib_ray: Run, tmp_path: Path) -> None:
+    assert "is a folder" in nasib_ray("simulate", tmp_path, "--full-trainings", 3, status=2)
+
+
+def test_processes_that_are_taken_away_at_once_end_a_sweep(nasib_ray: Run, table: Path) -> None:
+    few = ("--full-trainings", 3, "--seeds", 1, "--jobs", 1, "--allocator", "asha")
+    said = nasib_ray("simulate", table, *few, "--preemptions-per-hour", 1_000_000)
+    assert "1 of 1 sweeps failed: the first searches all failed before they reported anything" in said
 
 
 def test_every_allocator_is_named_in_the_help() -> None:

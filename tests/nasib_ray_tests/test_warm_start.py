@@ -60,6 +60,13 @@ def test_points_outside_and_other_settings_of_alpha_are_told(earlier: str, tmp_p
     assert f"{earlier}: a search with k 0.3 lies outside of what is tuned here" in told
 
 
+def test_momentum_counts_where_alpha_is_updated_with_it(earlier: str, tmp_path: Path) -> None:
+    for optimizer, tells in (("adam", False), ("sgd", True)):
+        other = SweepConfig(**SMALL, search={"alpha_optimizer": optimizer, "momentum": 0.5})
+        _, told = warm_started(other, [load_sweep(earlier)], str(tmp_path / optimizer))
+        assert any("momentum 0.9 there and 0.5 here" in line for line in told) == tells
+
+
 def test_words_outside_are_told_as_they_are(make_driver: Callable[[], Any], sweep_folder: Path, tmp_path: Path) -> None:
     driver = make_driver()
     driver.begin(config=SweepConfig(**SMALL, budget="3 cpu-minutes").to_plain())
