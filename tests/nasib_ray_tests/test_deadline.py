@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from nasib_ray.config import SweepConfig
 from nasib_ray.deadline import check_ahead, format_deadline, parse_deadline
+from nasib_ray.plan import Measured, Plan, make_plan
 
 NOW = datetime(2030, 6, 1, 12, 0, 0, 500_000, timezone(timedelta(hours=2)))
 
@@ -67,3 +69,19 @@ def test_one_that_has_passed_is_refused() -> None:
     with pytest.raises(ValueError, match=r"2030-06-01 12:00:00\+02:00 has passed.*give a later one"):
         check_ahead(NOW, NOW)
     assert format_deadline(datetime(2030, 12, 1, 7, tzinfo=timezone.utc)) == "2030-12-01 08:00:00+01:00"
+
+
+def test_a_plan_has_what_can_be_spent_before_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = Measured(10.0, 1.0, 1.0, 1_000_000, 0.1, None, 10**8, 10**6, 10_000, "a CPU")
+    monkeypatch.setattr("nasib_ray.plan.measure", lambda *_: (2, measured))
+
+    def planned(deadline: str | None) -> Plan:
+        return make_plan(SweepConfig(data="digits", budget="10 cpu-hours", deadline=deadline))
+
+    free, bound = planned(None), planned("30 minutes")
+    assert free.usable == 36_000
+    assert bound.usable == pytest.approx(2 * 1800, abs=30), "two slots until then"
+    assert bound.horizon < free.horizon / 5
+    assert bound.wall_seconds[0] <= 1800
+    late = planned("50 h")
+    assert (late.horizon, late.usable, late.deadline) == (free.horizon, free.usable, None)
