@@ -98,9 +98,11 @@ def above(ours: Means, base: Means) -> tuple[float, float, float]:
     return mean, values[int(0.025 * RESAMPLES)], values[int(0.975 * RESAMPLES)]
 
 
-def paired(runs: Sequence[Mapping[str, Any]], tables: Collection[str], seeds: int) -> list[Mapping[str, Any]]:
-    """The runs of these tables and of the first seeds, as far as every allocator has them in every cell."""
-    of = [run for run in runs if run["table"] in tables and run["seed"] < seeds]
+def paired(
+    runs: Sequence[Mapping[str, Any]], tables: Collection[str], allocators: Collection[str], seeds: int
+) -> list[Mapping[str, Any]]:
+    """The runs of these tables, allocators and first seeds, as far as each of these has them in every cell."""
+    of = [run for run in runs if run["table"] in tables and run["allocator"] in allocators and run["seed"] < seeds]
     wanted = {(run["allocator"], run["budget"], run["slots"]) for run in of}
     had: dict[tuple[str, int], set[tuple[Any, ...]]] = defaultdict(set)
     for run in of:
@@ -290,9 +292,10 @@ def main() -> None:
     if missing:
         parser.error(f"there is no {missing[0]}: taskset_tables.py makes tables")
     tables = [read_model(path) if path.suffix == ".json" else read_curve_table(path) for path in options.table]
-    run_tables(tables, options.allocator or allocators_for(tables), options.seeds, options.jobs, options.file)
+    allocators = options.allocator or allocators_for(tables)
+    run_tables(tables, allocators, options.seeds, options.jobs, options.file)
     names = {table.name for table in tables}
-    report_tables(paired(read_runs(options.file), names, options.seeds))
+    report_tables(paired(read_runs(options.file), names, {*allocators, BASE}, options.seeds))
 
 
 if __name__ == "__main__":

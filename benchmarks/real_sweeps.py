@@ -303,6 +303,9 @@ def report(sweeps: Sequence[Mapping[str, Any]], trainings: Sequence[Mapping[str,
     }
     by = {(sweep["scheduler"], sweep["seed"]): sweep for sweep in sweeps}
     seeds = sorted({seed for _, seed in by if all((name, seed) in by for name in (OURS, *PEERS))})
+    if not seeds:
+        missing = [name for name in (OURS, *PEERS) if name not in {scheduler for scheduler, _ in by}]
+        raise SystemExit(f"there is no seed of which all schedulers have a sweep: {', '.join(missing) or 'run more'}")
     rows = [(OURS, "selected"), *((name, "best") for name in (OURS, *PEERS))]
     accuracy = {
         (name, what): [statistics.fmean(truth[tuple(by[name, seed]["found"][what])]) for seed in seeds]

@@ -5,10 +5,10 @@
 Simulated sweeps under one scheduler, asynchronous halving with pauses (eta 4, 4 slots), whose trials are suggested by
 this project's sampler (each suggestion from a study of all trials as they are), by the same sampler told of complete
 trials alone, by Ray's OptunaSearch (told of these, too, as Ray Tune does), and at random. Optuna's TPE samples in the
-first three. A quadratic of two
-variables, and tables of learning curves (see taskset_tables.py), where a suggestion is the nearest configuration that
-was not tried yet. Printed is, of suggestions 21 to 40 and 41 to 60, the mean share of random configurations that are
-better at the end of a full training (so that random ones have 0.5), with 95% of the paired difference to Ray's.
+first three. A quadratic of two variables, and tables of learning curves (see taskset_tables.py), where a suggestion is
+the nearest configuration that was not tried yet. Printed is, of suggestions 21 to 40 and 41 to 60, the mean share of
+random configurations that are better at the end of a full training (so that random ones have 0.5), with 95% of the
+paired difference to Ray's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rich.table import Table
 from nasib_ray.search_space import Range, SearchSpace
 from nasib_ray.searcher import derived_seed, sampled_point
 from nasib_ray.simulation_report import bootstrap
-from schedulers.allocators import AsyncHalving, geometric_rungs
+from schedulers.allocators import halving_without_horizon
 from schedulers.budget import Budget
 from schedulers.curve_table import CurveTable, read_curve_table
 from schedulers.rules import Rules
@@ -162,7 +162,7 @@ def suggested(problem: Problem, by: str, seed: int) -> list[float]:
     workload = Suggested(problem, by, seed)
     world = World(slots=SLOTS, boot_seconds=EPOCH_SECONDS / 2, boot_spread=0.0, reuse=False, seed=seed)
     rules = Rules(devices=1.0, metric="value", mode="min", full_epochs=MAX_T, boot_seconds=EPOCH_SECONDS / 2)
-    halving = AsyncHalving(eta=ETA, continue_at_once=False, rungs=geometric_rungs(1, ETA, MAX_T), endgame=False)
+    halving = halving_without_horizon(MAX_T, eta=ETA)
     # Enough for all the trials, with the halving that they get.
     budget = Budget(0.5 * TRIALS * MAX_T * EPOCH_SECONDS, "gpu")
     workload.sweep = Simulator(world, workload, halving, budget, rules)

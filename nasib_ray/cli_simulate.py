@@ -75,8 +75,8 @@ def simulate(
 
     if mode not in (None, "min", "max"):
         raise ValueError(f"--mode {mode}: it is min if low values are good, or max")
-    if mode is not None and (model := next((path for path in tables if path.suffix == ".json"), None)) is not None:
-        raise ValueError(f"--mode {mode}: it is for tables, and {model} is a model, which tells its own")
+    if mode is not None and all(path.suffix == ".json" for path in tables):
+        raise ValueError(f"--mode {mode}: it is for tables, and {tables[0]} is a model, which tells its own")
     for file in filter(None, (as_json, plot)):
         check_writable(file)
     read = [read_model(path) if path.suffix == ".json" else read_curve_table(path, mode or "min") for path in tables]

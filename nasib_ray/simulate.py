@@ -104,7 +104,7 @@ class SimulatedRun(Setting):
         regrets: At equally spaced points of the budget, the last of them its end; in [0, 1].
         trials: How many were begun.
         preemptions: How many processes were taken away.
-        failure: Why the sweep failed, if it did: it ended before anything had reported.
+        failure: Why the sweep failed, if it did, as when its budget is too small for an epoch; in simulated seconds.
         decisions: How many decisions were taken, ``decision_seconds`` what one took in the median.
         seconds: What the simulation took.
     """
@@ -179,9 +179,11 @@ def trainings_within(budget: Budget, benchmark: Benchmark) -> float:
     Raises:
         ValueError: It is a table that does not tell what its epochs take, or a model, which counts in epochs alone.
     """
-    if not isinstance(benchmark, CurveTable) or benchmark.epoch_seconds is None:
+    if not isinstance(benchmark, CurveTable):
+        raise ValueError(f"{benchmark.name} is a model, whose seconds are none of a clock: give --full-trainings")
+    if benchmark.epoch_seconds is None:
         raise ValueError(
-            f"{benchmark.name} does not tell epoch_device_seconds, so {budget} mean nothing: count trainings"
+            f"{benchmark.name} does not tell epoch_device_seconds, so {budget} mean nothing: give --full-trainings"
         )
     return budget.device_seconds / (benchmark.max_t * benchmark.epoch_device_seconds)
 

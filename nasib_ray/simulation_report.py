@@ -53,12 +53,14 @@ def simulation_report(console: Console, runs: Sequence[SimulatedRun]) -> None:
     signs = Signs.of(console)
     for (budget, slots), cell in _cells(runs).items():
         first, *_ = allocators = list(dict.fromkeys(run.allocator for run in cell))
-        tables, seeds = (len({getattr(run, key) for run in cell}) for key in ("table", "seed"))
-        counted = f"{tables} table{'s' * (tables > 1)}, {seeds} seed{'s' * (seeds > 1)}"
+        names = {run.table for run in cell}
+        tables, seeds = len(names), len({run.seed for run in cell})
+        counted = f"{tables} table{'s' * (tables > 1)}" if tables > 1 else f"table {names.pop()}"
+        counted += f", {seeds} seed{'s' * (seeds > 1)}"
         bought = f"{budget:g} full trainings, {slots} slot{'s' * (slots > 1)}"
         console.print(f"\nregret; {bought}; {counted}; 95% of the differences to {first}", highlight=False)
         each = [[run for run in cell if run.allocator == allocator] for allocator in allocators]
-        names: Column = ("allocator", allocators)
+        column: Column = ("allocator", allocators)
         regrets: list[Column] = []
         for heading, measure in (("final", _final), ("over time", _anytime)):
             regrets.append((heading, [f"{statistics.fmean(map(measure, of)):.3f}" for of in each]))
@@ -73,11 +75,11 @@ def simulation_report(console: Console, runs: Sequence[SimulatedRun]) -> None:
             ),
             (_OVER_THE_BUDGET, [_bars(mean_curve(of), signs.steps) for of in each]),
         ]
-        whole = _table([names, *regrets, *rest], signs)
+        whole = _table([column, *regrets, *rest], signs)
         if console.measure(whole, options=console.options.update(width=_UNBOUNDED)).maximum <= console.width:
             console.print(whole)
         else:
-            console.print(_table([names, *regrets], signs), "", _table([names, *rest], signs))
+            console.print(_table([column, *regrets], signs), "", _table([column, *rest], signs))
     console.print(_WALL, style="dim", highlight=False)
     if failed := [run for run in runs if run.failure]:
         console.print(f"{len(failed)} of {len(runs)} sweeps failed: {failed[0].failure}", style="red", highlight=False)
@@ -115,7 +117,7 @@ def write_curves(runs: Sequence[SimulatedRun], file: Path) -> None:
     from plotly.subplots import make_subplots
 
     cells = _cells(runs)
-    titles = [f"{budget:g} full trainings, {slots} slots" for budget, slots in cells]
+    titles = [f"{budget:g} full trainings, {slots} slots: {_names(cell)}" for (budget, slots), cell in cells.items()]
     page = make_subplots(rows=len(cells), cols=1, subplot_titles=titles, vertical_spacing=0.3 / len(cells))
     allocators = list(dict.fromkeys(run.allocator for run in runs))
     for row, cell in enumerate(cells.values(), 1):
@@ -150,6 +152,10 @@ def _cells(runs: Sequence[SimulatedRun]) -> dict[Cell, list[SimulatedRun]]:
     for run in runs:
         cells.setdefault((run.budget, run.slots), []).append(run)
     return cells
+
+
+def _names(cell: Sequence[SimulatedRun]) -> str:
+    return ", ".join(dict.fromkeys(run.table for run in cell))
 
 
 def _final(run: SimulatedRun) -> float:

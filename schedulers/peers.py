@@ -241,7 +241,7 @@ class HyperBand(Peer):
             bracket.halve(self._eta, self._max_t)
             for name in self._ended.intersection(bracket.values):
                 bracket.drop(name)
-        self.released(bracket.values)
+        self.released(reversed(bracket.values))  # The best of them is offered first.
 
     def reach(self, name: str | None) -> int:
         """To the bracket's present end."""

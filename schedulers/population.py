@@ -135,24 +135,31 @@ class PopulationBasedTraining(Peer):
         """A new trial as long as the population is not whole; else whoever has run least, be it a copy that is due."""
         if sweep.full_horizon is None:
             return measure(sweep)
-        ready: list[tuple[int, SearchRecord | None]] = []
-        if self._to_begin > 0:
-            ready.append((0, None))
-        elif (copied := self._next_copy()) is not None:
-            ready.append((copied.before, None))
-        for search in sweep.waiting:
-            if (member := self._of[search.id]).trial == search.id:
-                ready.append((member.before + search.epochs, search))
-        for trained, search in sorted(ready, key=lambda one: one[0]):
-            if search is None:
-                epochs = min(self._interval, self._max_t - trained, sweep.affordable(None))
-                piece = Slice(None, epochs, self._max_t, "new")
-            else:
+        if self._to_begin > 0 and (piece := self._new(0, sweep)) is not None:
+            return piece
+        waiting = {search.id: search for search in sweep.waiting}
+        for member in sorted(self._members, key=self._trained):
+            if member.due is not None and self._to_begin <= 0:
+                piece = self._new(member.before, sweep)
+            elif member.trial in waiting:
+                search = waiting[member.trial]
                 epochs = min(self.reach(search.id) - search.epochs, sweep.affordable(search))
-                piece = Slice(search.id, epochs, self._max_t, "continue")
-            if epochs >= 1:
+                piece = Slice(search.id, epochs, self._max_t, "continue") if epochs >= 1 else None
+            else:
+                continue
+            if piece is not None:
                 return piece
         return None
+
+    def _trained(self, member: Member) -> int:
+        """Epochs that a member has behind it."""
+        resting = self._resting.get(member.trial or "")
+        return member.before + (0 if resting is None else resting.epochs)
+
+    def _new(self, trained: int, sweep: SweepView) -> Slice | None:
+        """A new trial, or a copy of one that has been trained so far."""
+        epochs = min(self._interval, self._max_t - trained, sweep.affordable(None))
+        return Slice(None, epochs, self._max_t, "new") if sweep.more_searches and epochs >= 1 else None
 
 
 class Heritable(Workload):
