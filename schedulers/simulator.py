@@ -298,7 +298,7 @@ class Simulator:
         began = time.perf_counter()
         verdict = self.core.report(name, {**metrics, self.rules.epochs_key: trial.epochs}, stopping=False)
         if verdict == "pause" and not trial.done:
-            seconds = self.core.keep_slot(name, self.world.slots, self._busy.keys())
+            seconds = self._keep(name)
             self.decision_seconds.append(time.perf_counter() - began)
             if seconds is not None:
                 assert search.grant is not None, f"trial {name} has no grant though one was booked"
@@ -311,6 +311,9 @@ class Simulator:
             return
         self.core.saving(name)
         self._do(process, "checkpoint", self.world.save_seconds)
+
+    def _keep(self, name: str) -> float | None:
+        return self.core.keep_slot(name, self.world.slots, self._busy.keys())
 
     def _saved(self, name: str) -> None:
         trial = self.trials[name]
