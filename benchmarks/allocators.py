@@ -167,6 +167,12 @@ def report_tables(runs: Sequence[Mapping[str, Any]]) -> None:
             apart = [told(values(allocator, cell, measure), values(BASE, cell, measure)) for cell in cells]
             shown.add_row(f"{allocator} above {BASE}", *apart)
         console.print("", shown)
+    for measure, words in (("final_regret", "final regret"), ("anytime_regret", "regret over time")):
+        of_tables = _table(f"{words}, by table", *(name[-20:] for name in names))
+        for allocator in allocators:
+            regrets = together(allocator, measure)
+            of_tables.add_row(allocator, *(f"{statistics.fmean(regrets[name]):.3f}" for name in names))
+        console.print("", of_tables)
     for ours, other in ((close[0], other) for other in close[1:]):
         for measure, words in (("final_regret", "final"), ("anytime_regret", "over time")):
             mine, theirs = together(ours, measure), together(other, measure)
