@@ -263,7 +263,7 @@ def trial_status(state: SweepState, search: SearchRecord) -> TrialStatus:
         "metric": metric,
         "value": value,
         "best_value": search.best_value,
-        "spent_device_seconds": sum(state.ledger.spent_by_trial.get(search.id, {}).values()),
+        "spent_device_seconds": state.ledger.spent_on(search.id),
         "memory_bytes": latest.get("memory_bytes"),
         "step_memory_bytes": latest.get("step_memory_bytes"),
         "error": search.why if search.state == "failed" else None,

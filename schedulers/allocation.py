@@ -75,8 +75,9 @@ class SweepView:
             checkpoint, grace, some jitter.
         waiting: The searches that could run now: paused, and no process still at work on them; the oldest first.
         searches: How many searches there are in all.
-        ended: Those that are finished or failed.
+        ended: How many of them are finished or failed.
         spent_on: Device-seconds that a search has held.
+        gone: Device-seconds that those which are finished or failed have held, and selections of former budgets.
         more_searches: Whether a new search can be had.
         pausable: Whether searches can wait; else whoever does not go on at once never will.
         horizon_told: Whether searches are told their horizon, and so can be given another one.
@@ -98,8 +99,9 @@ class SweepView:
     overhead_seconds: float
     waiting: Collection[SearchRecord]
     searches: int
-    ended: Collection[SearchRecord]
+    ended: int
     spent_on: Callable[[SearchRecord], float]
+    gone: Callable[[], float]
     more_searches: bool
     pausable: bool
     horizon_told: bool
@@ -145,7 +147,7 @@ class SweepView:
     @property
     def unfinished(self) -> int:
         """How many searches are neither finished nor failed."""
-        return self.searches - len(self.ended)
+        return self.searches - self.ended
 
     @property
     def at_work(self) -> int:

@@ -357,7 +357,7 @@ class EqualShare(Allocator):
 
     def next_slice(self, sweep: SweepView) -> Slice | None:
         """The oldest search that waits, then a new one."""
-        gone = sum(sweep.spent_on(ended) for ended in sweep.ended)
+        gone = sweep.gone()
         for search in sweep.waiting:
             if planned := self._plan(sweep, search, gone):
                 return planned
@@ -375,7 +375,7 @@ class EqualShare(Allocator):
         if epoch is None:
             horizon = None if search is None else search.horizon
             return Slice(name, 1, horizon, "measure") if sweep.at_work < sweep.measuring_slots else None
-        share = (sweep.budget - gone) / max(1, self._searches - len(sweep.ended)) - held
+        share = (sweep.budget - gone) / max(1, self._searches - sweep.ended) - held
         seconds = min(share / sweep.price_of(search), sweep.deadline_seconds)
         within = sweep.epochs_within(search, seconds, _REPLAN_MARGIN)
         longest = math.ceil(SLICE_SHARE * (done + within))

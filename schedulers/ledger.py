@@ -74,6 +74,10 @@ class Ledger:
         """Device-seconds held so far."""
         return sum(self.spent_by_kind.values())
 
+    def spent_on(self, trial: str) -> float:
+        """Device-seconds that a trial has held so far."""
+        return sum(self.spent_by_trial.get(trial, {}).values())
+
     @property
     def granted(self) -> float:
         """Device-seconds promised and not held yet."""

@@ -19,25 +19,30 @@ class Standing:
     Attributes:
         trials: All of them by id, in the order in which they were made.
         paused: Those that are paused.
-        ended: Those that can never go on.
+        ended: Those that can never go on, and the device-seconds that each has held.
+        spent_on_ended: The sum of these.
         longest_horizon: The longest horizon that any of them was ever told; None: none was told any.
     """
 
     def __init__(self) -> None:
         self.trials: dict[str, SearchRecord] = {}
         self.paused: dict[str, SearchRecord] = {}
-        self.ended: dict[str, SearchRecord] = {}
+        self.ended: dict[str, float] = {}
+        self.spent_on_ended = 0.0
         self.longest_horizon: int | None = None
         self._measured: list[tuple[int, str]] = []
 
-    def file(self, trial: SearchRecord) -> None:
-        """Take note of a trial, new or changed."""
+    def file(self, trial: SearchRecord, spent: float) -> None:
+        """Take note of a trial, new or changed, and of the device-seconds that it has held."""
         self.trials[trial.id] = trial
-        for filed, belongs in ((self.paused, trial.state == "paused"), (self.ended, not trial.unfinished)):
-            if belongs:
-                filed[trial.id] = trial
-            else:
-                filed.pop(trial.id, None)
+        if trial.state == "paused":
+            self.paused[trial.id] = trial
+        else:
+            self.paused.pop(trial.id, None)
+        self.spent_on_ended -= self.ended.pop(trial.id, 0.0)
+        if not trial.unfinished:
+            self.ended[trial.id] = spent
+            self.spent_on_ended += spent
         if trial.horizon is not None:
             self.longest_horizon = max(trial.horizon, self.longest_horizon or 0)
         if trial.epoch_seconds and (trial.index, trial.id) not in self._measured:

@@ -95,7 +95,7 @@ class SweepState:
 
     def _file(self, trial: SearchRecord) -> None:
         if self.counts(trial):
-            self._standing[trial.kind].file(trial)
+            self._standing[trial.kind].file(trial, self.ledger.spent_on(trial.id))
 
     def standing(self, kind: Kind) -> Standing:
         """Where the searches stand, or the trials of the present selection."""
@@ -203,7 +203,7 @@ class SweepState:
                 search.why = record["why"]
                 self._go_back(search, record["epochs"])
                 search.checkpoints = [kept for kept in search.checkpoints if kept.epochs <= search.epochs]
-        if search is not None and record["event"] != "charge":
+        if search is not None and not (record["event"] == "charge" and search.unfinished):
             self._file(search)
 
     def _go_back(self, search: SearchRecord, epochs: int) -> None:

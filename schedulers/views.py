@@ -49,7 +49,7 @@ def view_of(
     free = ledger.free + (reuse.left if reuse else 0.0)
 
     def spent_on(search: SearchRecord) -> float:
-        return sum(ledger.spent_by_trial.get(search.id, {}).values()) + unposted(search.id)
+        return ledger.spent_on(search.id) + unposted(search.id)
 
     spent = ledger.spent + unposted(None)
     usable = min(free, deadline_seconds * prices.dearest)
@@ -57,6 +57,12 @@ def view_of(
 
     def of_kind(kind: Kind) -> SweepView:
         standing = state.standing(kind)
+
+        def gone() -> float:
+            # A process may still be at work on one that has ended.
+            leaving = sum(unposted(name) for name in busy if name in standing.ended)
+            return standing.spent_on_ended + leaving + (ledger.spent_by_kind["select"] if kind == "search" else 0.0)
+
         return SweepView(
             budget=min(ledger.budget, in_time),
             spent=spent,
@@ -69,8 +75,9 @@ def view_of(
             overhead_seconds=sizes.overhead(usable, prices.dearest, bool(reusable)) + sizes.comparing(kind),
             waiting=Waiting(standing.paused, busy),
             searches=len(standing.trials),
-            ended=standing.ended.values(),
+            ended=len(standing.ended),
             spent_on=spent_on,
+            gone=gone,
             more_searches=more_searches,
             pausable=rules.saves == "asked" or (rules.saves == "reported" and state.saves_every is not None),
             horizon_told=rules.horizon_told,

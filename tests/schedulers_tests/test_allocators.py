@@ -29,8 +29,9 @@ PLENTY = SweepView(
     overhead_seconds=3.0,
     waiting=(),
     searches=0,
-    ended=(),
+    ended=0,
     spent_on=lambda search: float(search.epochs),
+    gone=lambda: 0.0,
     more_searches=True,
     pausable=True,
     horizon_told=True,
@@ -387,8 +388,7 @@ class TestEqualShare:
         assert piece == Slice("t0", 2, 192, "share")
 
     def test_what_ended_searches_did_not_use_goes_to_the_others(self) -> None:
-        ended = [search(index, 10, 10, "failed") for index in range(3)]
-        piece = ask(EqualShare(4), ended=ended, spent_on=lambda search: 10.0)
+        piece = ask(EqualShare(4), searches=3, ended=3, gone=lambda: 30.0)
         assert piece is not None
         assert 0.9 * 967 <= (piece.horizon or 0) <= 967, "970 s are left to one, 3 of them for its next grant"
 

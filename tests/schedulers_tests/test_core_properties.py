@@ -371,6 +371,13 @@ class Interleavings(RuleBasedStateMachine):
             assert ledger.spent_by_kind[kind] == pytest.approx(of_trials, abs=1e-4)
 
     @invariant()
+    def what_has_gone_is_what_ended_trials_held(self) -> None:
+        state = self.core.state
+        ended = [trial.id for trial in state.searches.values() if trial.kind == "search" and not trial.unfinished]
+        held = sum(map(state.ledger.spent_on, ended)) + state.ledger.spent_by_kind["select"]
+        assert self.core.view(1, (), ()).gone() == pytest.approx(held, abs=1e-6)
+
+    @invariant()
     def what_is_saved_and_what_is_not_was_held(self) -> None:
         ledger = self.core.state.ledger
         for trial, held in ledger.spent_by_trial.items():

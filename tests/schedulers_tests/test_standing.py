@@ -24,12 +24,13 @@ CHANGES = st.lists(
 
 @given(CHANGES, st.sets(st.integers(0, 9)))
 def test_trials_are_filed_by_where_they_stand(changes: list[tuple[int, Any, Any, Any]], at_work: set[int]) -> None:
-    standing, trials, horizons = Standing(), dict[int, SearchRecord](), [0]
+    standing, trials, horizons, held = Standing(), dict[int, SearchRecord](), [0], dict[str, float]()
     for index, state, horizon, seconds in changes:
         trial = trials.setdefault(index, SearchRecord(f"t{index}", index, {}))
         trial.state, trial.horizon, trial.epoch_seconds = state, horizon, seconds or trial.epoch_seconds
         horizons.append(horizon or 0)
-        standing.file(trial)
+        held[trial.id] = held.get(trial.id, 0.0) + 0.5
+        standing.file(trial, held[trial.id])
     oldest_first = [trials[index] for index in sorted(trials)]
     paused = [trial for trial in oldest_first if trial.state == "paused"]
     waiting = Waiting(standing.paused, [f"t{index}" for index in at_work])
@@ -37,7 +38,8 @@ def test_trials_are_filed_by_where_they_stand(changes: list[tuple[int, Any, Any,
     assert len(waiting) == len(list(waiting))
     assert [trial in waiting for trial in oldest_first] == [trial in list(waiting) for trial in oldest_first]
     assert set(standing.trials) == {trial.id for trial in oldest_first}
-    assert set(standing.ended) == {trial.id for trial in oldest_first if not trial.unfinished}
+    assert standing.ended == {trial.id: held[trial.id] for trial in oldest_first if not trial.unfinished}
+    assert standing.spent_on_ended == sum(standing.ended.values())
     assert (standing.longest_horizon or 0) == max(horizons)
     newest = sorted(trial.epoch_seconds[-1] for trial in [t for t in oldest_first if t.epoch_seconds][-5:])
     assert standing.epoch_seconds == (newest[len(newest) // 2] if newest else None)
