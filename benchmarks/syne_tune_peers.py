@@ -3,20 +3,21 @@
     python3 -m venv peers
     peers/bin/pip install 'syne-tune[gpsearchers]==0.13.0' huggingface_hub s3fs fastparquet xgboost \\
         'numpy>=1.26,<1.27' 'pyarrow<17' 'pandas<2.3' 'scikit-learn<1.6' 'scipy<1.14'
-    PYTHONPATH=. peers/bin/python benchmarks/syne_tune_peers.py TASK.parquet ... --file runs.jsonl
+    PYTHONPATH=. peers/bin/python benchmarks/syne_tune_peers.py TASK.parquet ... --file runs.jsonl --beside ours.jsonl
 
 0.13.0 is the last version that the three of them were in. They need another NumPy than this project, so they live in
 an environment of their own. Budgets, slots, what an epoch costs (lognormal over configurations), what a start or a
 resume costs (half a mean epoch) and regret are those of `benchmarks/allocators.py tables`, which prints ours; slots are
 equally fast here, and costs are drawn anew, so that runs are not paired with ours. Model-based ones choose among the
-configurations of the table. A sweep takes DyHPO minutes, the others seconds. Runs are appended to the file, and what it
-holds is not run again.
+configurations of the table. A sweep takes DyHPO and HyperTune minutes, ASHA seconds. Runs are appended to
+the file, and what it holds is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import random
 import statistics
 import sys
@@ -42,6 +43,7 @@ from syne_tune.tuner_callback import TunerCallback
 from schedulers.curve_table import CurveTable, read_curve_table
 
 SCHEDULERS = ("ASHA promotion", "HyperTune", "DyHPO")
+BESIDE = ("async-halving", "asha-promotion")
 BUDGETS, SLOTS, ETA = (10.0, 30.0), (1, 4, 16), 4
 EPOCH_SECONDS, COST_SPREAD = 600.0, 0.5
 VALUE, ELAPSED, EPOCH = "value", "elapsed_time", "epoch"
@@ -140,23 +142,27 @@ def run(table: CurveTable, name: str, budget: float, slots: int, seed: int) -> d
 
 
 def report(runs: Sequence[Mapping[str, Any]]) -> None:
-    """Print the mean regret of each scheduler, and of every cell."""
+    """Print the mean regret of each scheduler, and of every cell with its standard error."""
     cells: dict[str, dict[tuple[float, int], list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for one in runs:
         cells[one["allocator"]][one["budget"], one["slots"]].append(one)
     for name, of in cells.items():
         print(f"\n{name}")
         for measure in ("final_regret", "anytime_regret"):
-            means = {cell: statistics.fmean(one[measure] for one in of[cell]) for cell in sorted(of)}
-            told = ", ".join(f"{budget:g} x {slots}: {mean:.3f}" for (budget, slots), mean in means.items())
-            print(f"  {measure:15} {statistics.fmean(means.values()):.3f}  ({told}; {sum(map(len, of.values()))} runs)")
+            values = {cell: [one[measure] for one in of[cell]] for cell in sorted(of)}
+            mean = statistics.fmean(map(statistics.fmean, values.values()))
+            print(f"  {measure:15} {mean:.3f}  ({sum(map(len, values.values()))} runs)")
+            for (budget, slots), some in values.items():
+                error = statistics.stdev(some) / math.sqrt(len(some)) if len(some) > 1 else math.nan
+                print(f"    {budget:g} x {slots}: {statistics.fmean(some):.3f} ± {error:.3f}")
 
 
 def main() -> None:
-    """Run what is missing, and print all of it."""
+    """Run what is missing, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, nargs="+")
     parser.add_argument("--file", type=Path, required=True, help="of the runs")
+    parser.add_argument("--beside", type=Path, help="runs of benchmarks/allocators.py tables, to be printed too")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budget", type=float, action="append", help="in full trainings; repeatable")
     parser.add_argument("--scheduler", action="append", choices=SCHEDULERS, help="repeatable; all unless told")
@@ -177,7 +183,9 @@ def main() -> None:
         runs.append(run(table, name, budget, slots, seed))
         append_line(options.file, runs[-1])
         print(f"{table.name}, {name}, {budget:g} trainings, {slots} slots, seed {seed}", file=sys.stderr)
-    report(runs)
+    named = {*(options.scheduler or SCHEDULERS), *BESIDE}
+    runs += read_lines(options.beside) if options.beside else []
+    report([one for one in runs if one["allocator"] in named and one["seed"] < options.seeds])
 
 
 if __name__ == "__main__":
