@@ -44,14 +44,18 @@ def test_a_sweep_ends_with_a_selection(swept: Path) -> None:
     sweep = load_sweep(swept)
     status = sweep.status()
     competing = [trial for trial in status["trials"] if trial["kind"] == "select"]
-    assert [(trial["state"], trial["epochs"] == trial["horizon"]) for trial in competing] == [("finished", True)] * 2
-    # Where epochs became slower meanwhile, the last one's horizon is cut to what it can reach.
+    assert len(competing) == 2
+    # Where epochs became much slower meanwhile, one may have been cut off before its end, and competes no more.
+    finished = [trial for trial in competing if trial["state"] == "finished"]
+    assert finished
+    assert all(trial["epochs"] == trial["horizon"] for trial in finished)
+    assert all(trial["state"] == "paused" for trial in competing if trial not in finished)
     grants = [record for record in sweep.records() if record["event"] == "grant"]
     first = {trial["id"]: next(one for one in grants if one["trial"] == trial["id"])["horizon"] for trial in competing}
     assert len(set(first.values())) == 1, "one horizon was planned for all"
     selected = status["selected"]
     assert selected is not None
-    best = max(competing, key=lambda trial: trial["value"] or -math.inf)
+    best = max(finished, key=lambda trial: trial["value"] or -math.inf)
     assert (selected["trial"], selected["val_accuracy"]) == (best["id"], best["val_accuracy"])
     assert status["spent_by_kind"]["select"] == pytest.approx(
         sum(trial["spent_device_seconds"] for trial in competing), abs=0.1
