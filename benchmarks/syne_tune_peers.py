@@ -185,7 +185,9 @@ def main() -> None:
         print(f"{table.name}, {name}, {budget:g} trainings, {slots} slots, seed {seed}", file=sys.stderr)
     named = {*(options.scheduler or SCHEDULERS), *BESIDE}
     runs += read_lines(options.beside) if options.beside else []
-    report([one for one in runs if one["allocator"] in named and one["seed"] < options.seeds])
+    budgets = options.budget or BUDGETS
+    asked = (one for one in runs if one["budget"] in budgets and one["seed"] < options.seeds)
+    report([one for one in asked if one["allocator"] in named])
 
 
 if __name__ == "__main__":

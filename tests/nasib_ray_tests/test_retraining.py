@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,11 +46,14 @@ def test_a_sweep_ends_with_a_selection(swept: Path) -> None:
     status = sweep.status()
     competing = [trial for trial in status["trials"] if trial["kind"] == "select"]
     assert len(competing) == 2
-    # Where epochs became much slower meanwhile, one may have been cut off before its end, and competes no more.
+    # One is cut off before its end, and competes no more, only where epochs became slower than those of the plan.
     finished = [trial for trial in competing if trial["state"] == "finished"]
     assert finished
     assert all(trial["epochs"] == trial["horizon"] for trial in finished)
-    assert all(trial["state"] == "paused" for trial in competing if trial not in finished)
+    if len(finished) < 2:
+        timed = [record for record in sweep.records() if record["event"] == "report" and record["epoch_seconds"]]
+        epochs = [[one["epoch_seconds"] for one in timed if one["trial"] == trial["id"]] for trial in competing]
+        assert max(statistics.fmean(seconds[2:]) / seconds[1] for seconds in epochs) > 1
     grants = [record for record in sweep.records() if record["event"] == "grant"]
     first = {trial["id"]: next(one for one in grants if one["trial"] == trial["id"])["horizon"] for trial in competing}
     assert len(set(first.values())) == 1, "one horizon was planned for all"
