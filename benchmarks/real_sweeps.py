@@ -9,8 +9,9 @@ by the sweep's seed. All have two slots of one CPU, reuse processes, and begin w
 Ray's schedulers draw trials until the budget is used, that is until both slots were theirs for half of it; they are
 shown the objective at their rungs, and need not pay for measuring it in between. What each sweep selects is trained
 from scratch on all training images by several seeds, and tested: for Ray's the network of the best objective that was
-reported, for ours what the selection at its end chose (its part of the budget), and the network of the best objective
-besides. Sweeps are appended to a file and not run again, so that a study can be interrupted.
+reported, for ours what the selection at its end chose (its part of the budget), and besides the network of the best
+objective and the other finalists, which benchmarks/finalists.py compares. Sweeps are appended to a file and not run
+again, so that a study can be interrupted.
 """
 
 from __future__ import annotations
@@ -219,7 +220,17 @@ def run_ours(config: SweepConfig) -> dict[str, Any]:
     # Where there was no time for a selection, a user gets the best search's network.
     chosen = best["best"] if selected is None else list(selected.latest["architecture"])
     searches = sum(search.kind == "search" for search in state.searches.values())
-    return {**summary(seen), "found": {"selected": chosen, **best}, "trials": searches, "epochs": epochs}
+    # The order of their trials is that of their objectives.
+    finalists = [
+        {
+            "architecture": list(trial.latest["architecture"]),
+            "objective": state.searches[trial.config["name"]].best_value,
+            "curve": [value for _, value in trial.curve],
+        }
+        for trial in state.competing
+    ]
+    found = {"found": {"selected": chosen, **best}, "finalists": finalists}
+    return {**summary(seen), **found, "trials": searches, "epochs": epochs}
 
 
 def run_peer(config: SweepConfig, name: str, horizon: int, budget: float, storage: str) -> dict[str, Any]:
@@ -272,11 +283,11 @@ class Trainings(Study):
         return {**self.new_record(cell), "truth": truth}
 
 
-def run_sweeps(setup: Setup, name: str, seeds: int, budget: float, file: Path) -> None:
+def run_sweeps(setup: Setup, name: str, schedulers: Sequence[str], seeds: int, budget: float, file: Path) -> None:
     """Run the sweeps that the file does not hold, those of one seed beside each other."""
     done = {(record["seed"], record["scheduler"]) for record in read_lines(file)}
     for seed in range(seeds):
-        for scheduler in (OURS, *PEERS):
+        for scheduler in schedulers:
             if (seed, scheduler) in done:
                 continue
             began = time.monotonic()
@@ -291,7 +302,11 @@ def run_sweeps(setup: Setup, name: str, seeds: int, budget: float, file: Path) -
 
 def found_networks(sweeps: Sequence[Mapping[str, Any]]) -> Iterator[Cell]:
     """Each network that some sweep found, once."""
-    networks = dict.fromkeys(tuple(network) for sweep in sweeps for network in sweep["found"].values())
+    networks = dict.fromkeys(
+        tuple(network)
+        for sweep in sweeps
+        for network in (*sweep["found"].values(), *(one["architecture"] for one in sweep.get("finalists", ())))
+    )
     yield from (Cell("found", 0, {"architecture": list(network)}) for network in networks)
 
 
@@ -355,6 +370,9 @@ def main() -> None:
     parser.add_argument("setup", choices=sorted(SETUPS))
     parser.add_argument("--data", help="as data.name: where the images are; unless told, the setup's own")
     parser.add_argument("--seeds", type=int, default=5, help="sweeps under each scheduler")
+    parser.add_argument(
+        "--schedulers", nargs="+", choices=(OURS, *PEERS), default=(OURS, *PEERS), help="default: all, compared"
+    )
     parser.add_argument("--budget", type=float, help="CPU-seconds of a sweep")
     parser.add_argument("--file", type=Path, help="of the sweeps; by default one of the setup's in benchmarks/results")
     parser.add_argument("--print", action="store_true", help="run nothing: print what there is")
@@ -365,9 +383,11 @@ def main() -> None:
     file = options.file or RESULTS / f"real-sweeps-{options.setup}.jsonl"
     trained = file.with_stem(f"{file.stem}-networks")
     if not options.print:
-        run_sweeps(setup, options.setup, options.seeds, options.budget or BUDGETS[options.setup], file)
+        budget = options.budget or BUDGETS[options.setup]
+        run_sweeps(setup, options.setup, options.schedulers, options.seeds, budget, file)
         run_study(Trainings, setup, found_networks(read_lines(file)), trained, SLOTS)
-    report(read_lines(file), read_lines(trained))
+    if set(options.schedulers) == {OURS, *PEERS}:
+        report(read_lines(file), read_lines(trained))
 
 
 if __name__ == "__main__":

@@ -119,7 +119,9 @@ def test_what_was_drawn_for_a_trial_stays_its_own_after_a_failure_and_a_resume(s
     chosen = {"shape": tune.choice([(3, 3), (5, 5)]), "model": tune.choice([Plain, Choosy])}
     inner = {"of_x": tune.sample_from(_of_x), "model": Plain, "shape": (7, 7)}
     drawn = {"scale": tune.sample_from(lambda spec: random.random()), "inner": inner}
-    space = {"x": tune.uniform(0, 1), "folder": script.storage, **chosen, **drawn}
+    # So few that the second budget goes on with what the first one has paused.
+    few = tune.grid_search([number / 10 for number in range(10)])
+    space = {"x": few, "folder": script.storage, **chosen, **drawn}
     for budget in ("15 cpu-seconds", "30 cpu-seconds"):
         tune_config, run_config = with_budget(
             budget,
