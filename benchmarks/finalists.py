@@ -43,7 +43,7 @@ TRAININGS = 4
 
 Sweep = Mapping[str, Any]
 Judged = dict[tuple[int, tuple[str, ...], int], list[dict[str, float]]]
-"""By the sweep's seed, the network and the epochs."""
+"""By the sweep's seed, the network and the epochs: of each training, in the order of their seeds."""
 
 
 class AsSelected(Study):
@@ -170,11 +170,14 @@ def main() -> None:
         setup = replace(setup, data={**setup.data, "name": options.data})
     file = options.file or RESULTS / f"real-sweeps-{options.setup}-finalists.jsonl"
     sweeps = [sweep for sweep in read_lines(file) if sweep.get("finalists")]
+    if not sweeps:
+        raise SystemExit(f"{file} holds no sweep with finalists: real_sweeps.py --schedulers async-halving makes them")
     lengths = LENGTHS[options.setup]
     again = file.with_stem(f"{file.stem}-trainings")
     run_study(AsSelected, setup, trainings(sweeps, lengths), again, options.jobs)
     judged: Judged = {}
-    for record in read_lines(again):
+    # Those of one seed are compared with each other, as in a selection.
+    for record in sorted(read_lines(again), key=lambda record: int(record["cell"]["seed"])):
         told = record["cell"]["settings"]
         key = (told["split_seed"], tuple(told["architecture"]), told["epochs"])
         judged.setdefault(key, []).append({name: record[name] for name in ("loss", "accuracy")})

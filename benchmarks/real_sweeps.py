@@ -220,7 +220,6 @@ def run_ours(config: SweepConfig) -> dict[str, Any]:
     # Where there was no time for a selection, a user gets the best search's network.
     chosen = best["best"] if selected is None else list(selected.latest["architecture"])
     searches = sum(search.kind == "search" for search in state.searches.values())
-    # The order of their trials is that of their objectives.
     finalists = [
         {
             "architecture": list(trial.latest["architecture"]),
@@ -388,6 +387,10 @@ def main() -> None:
         run_study(Trainings, setup, found_networks(read_lines(file)), trained, SLOTS)
     if set(options.schedulers) == {OURS, *PEERS}:
         report(read_lines(file), read_lines(trained))
+    else:
+        print(
+            f"{file} holds {len(read_lines(file))} sweeps; sweeps of all schedulers are compared without --schedulers"
+        )
 
 
 if __name__ == "__main__":

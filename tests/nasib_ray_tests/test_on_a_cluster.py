@@ -172,7 +172,7 @@ GROWING = """
 set -e
 export RAY_AUTH_MODE=disabled RAY_FAKE_CLUSTER=1 AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_enable_autoscaler_v2=0
 head=fffffffffffffffffffffffffffffffffffffffffffffffffff00000
-mkdir -p /tmp/ray
+mkdir -p -m 777 /tmp/ray
 mount -t tmpfs tmpfs /tmp/ray
 unset RAY_TMPDIR
 ip link set lo up 2>/dev/null || true
