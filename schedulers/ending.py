@@ -59,6 +59,8 @@ def ending(
         return "finished", f"all searches are done; {left} remain"
     if hurried:
         return "finished", f"all that its deadline left time for is done; {left} remain"
+    if state.selected is not None:
+        return "finished", f"the selection is over; {left} remain"
     return "finished", f"{left} remain, too little for another slice"
 
 

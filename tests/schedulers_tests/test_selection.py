@@ -41,6 +41,7 @@ def test_the_finalists_come_when_no_search_can_go_on_and_all_reach_the_same_hori
     assert 0.09 * 6000 < spent["select"] < 0.2 * 6000
     assert spent["train"] > 0.7 * 6000
     assert simulation.most <= 6000 + 1e-4
+    assert state.end_why.startswith("the selection is over")
 
 
 def test_full_searches_are_planned_with_what_the_selection_leaves() -> None:
